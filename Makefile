@@ -1,0 +1,44 @@
+# `make serve` and `make test` each set everything up on a fresh machine and run.
+# The lock is a list of names and hashes; any index that pip is configured for will do.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup serve test lint bench lock clean
+
+help:
+	@echo "make serve   the dashboard at http://127.0.0.1:8000 (research use, not for diagnosis)"
+	@echo "make test    the whole suite        make lint   ruff and mypy"
+	@echo "make bench   ratios, side by side   make setup  the installing part alone"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q uv
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install -q --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install -q --no-deps -e .
+	@touch $@
+
+serve: setup
+	$(BIN)/overread serve
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m bench
+
+lock:
+	$(BIN)/python -m uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --all-extras pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) data runs build dist

@@ -1,0 +1,63 @@
+"""GET /analyses: what was read, and the saliency maps behind it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+
+from app.api.problems import problems
+from app.context import ServicesDep
+from app.schemas import Analysis
+
+router = APIRouter(prefix="/analyses", tags=["analyses"])
+IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Accept"}
+RAW = "application/octet-stream"
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.get("/{analysis_id}", responses=problems(404, 422))
+def show(services: ServicesDep, analysis_id: str) -> Analysis:
+    """One analysis."""
+    return services.analyses.analysis(analysis_id)
+
+
+@router.get(
+    "/{analysis_id}/saliency/{layer}/{finding}",
+    response_class=Response,
+    responses={200: {"description": "The map", "content": {"image/png": _BINARY, RAW: _BINARY}}, **problems(404, 422)},
+)
+def saliency(
+    services: ServicesDep,
+    analysis_id: str,
+    layer: str,
+    finding: str,
+    accept: Annotated[str, Header()] = "*/*",
+    ceiling: Annotated[
+        float | None,
+        Query(ge=0, allow_inf_nan=False, description="Value of the hottest colour; by default the map's peak."),
+    ] = None,
+    under: Annotated[bool, Query(description="PNG: with the radiograph beneath, else a transparent overlay.")] = False,
+    longest_px: Annotated[
+        int | None, Query(ge=16, le=8192, description="PNG: shrink to this longer side; else the source's size.")
+    ] = None,
+) -> Response:
+    """A saliency map: as a picture registered to the radiograph, or raw.
+
+    `.png` behind the finding, or anything but `Accept: application/octet-stream`, gives a PNG of the radiograph's size.
+    Raw is the layer's own grid, float32 little-endian, row by row, un-normalised, with headers: `Overread-Grid` (rows,
+    columns), `Overread-Layer`, and `Overread-Input-Map` (JSON; source = input × scale + offset, pixel edges).
+    """
+    wants_raw = RAW in accept and not finding.endswith(".png")
+    grid = services.analyses.grid(analysis_id, layer, finding.removesuffix(".png"))
+    if wants_raw:
+        headers = {
+            **IMMUTABLE,
+            "Overread-Grid": ",".join(str(n) for n in grid.values.shape),
+            "Overread-Layer": grid.analysis.layers["middle" if grid.layer == "middle" else "last"].name,
+            "Overread-Input-Map": json.dumps(grid.analysis.image.input_map),
+        }
+        return Response(grid.values.astype("<f4").tobytes(), media_type=RAW, headers=headers)
+    picture = services.analyses.saliency_png(grid, ceiling, under, longest_px)
+    return Response(picture, media_type="image/png", headers=IMMUTABLE)

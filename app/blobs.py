@@ -1,0 +1,60 @@
+"""Files by content: the name of a blob is the SHA-256 of its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from app.services.errors import NotFoundError
+
+
+class BlobStore:
+    """A folder of immutable files. A blob is there whole or not at all, also when the power goes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    def put(self, data: bytes) -> str:
+        """Stores the bytes and returns their SHA-256; they are on the disk when this returns. Raises OSError."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._path(digest)
+        if path.exists():
+            return digest
+        path.parent.mkdir(exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).rename(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        for folder in (path.parent, self.root):
+            _sync_folder(folder)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The bytes. Raises NotFoundError `blob_missing`."""
+        try:
+            return self._path(digest).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFoundError("blob_missing", f"The file {digest[:12]}… is no longer in the data folder.") from error
+
+    def _path(self, digest: str) -> Path:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise ValueError(f"{digest!r} is not a SHA-256")
+        return self.root / digest[:2] / digest
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

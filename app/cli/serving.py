@@ -1,0 +1,219 @@
+"""serve, predict, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from model.errors import CheckpointError, ConfigError, OverreadError
+
+if TYPE_CHECKING:
+    import socket
+
+    from app.inference import InferenceEngine
+    from app.schemas import CheckpointInfo, Prediction
+    from app.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TESTS = ("none", "screen", "full")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command()(serve)
+    app.command()(predict)
+    registry = typer.Typer(help="The checkpoints that can read.", no_args_is_help=True)
+    registry.command("list")(list_)
+    registry.command("show")(show)
+    app.add_typer(registry, name="checkpoints")
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; this machine alone by default.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 by default; 0 takes any free one.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where studies, checkpoints and database live.")] = None,
+) -> None:
+    """Migrate the database, load the checkpoints, serve the dashboard."""
+    settings = _settings(host=host, port=port, data_dir=data_dir)
+    if not settings.on_loopback:
+        raise ConfigError(
+            "off_loopback",
+            f"Overread has no sign-in yet, so it listens on this machine alone, not on {settings.host}: "
+            "use --host 127.0.0.1.",
+        )
+    import uvicorn
+
+    from app.main import create_app
+
+    listener = _bind(settings.host, settings.port)
+    address, real_port = listener.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    print(f"Overread: http://{shown}:{real_port} (research use, not for diagnosis)", flush=True)
+    config = uvicorn.Config(
+        create_app(settings), log_level="info", proxy_headers=False, server_header=False, timeout_graceful_shutdown=15
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise ConfigError("not_started", "The server could not start; the lines above say why.")
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Radiographs: PNG, JPEG or DICOM.")],
+    checkpoint: Annotated[list[str] | None, typer.Option(help="Id of a checkpoint; may be repeated.")] = None,
+    test: Annotated[str, typer.Option(help="none, screen or full; alike until a detector is calibrated.")] = "screen",
+    as_json: AsJson = False,
+) -> None:
+    """Read radiographs offline, as POST /api/v1/predictions does; the pair reads by default.
+
+    With --json there is one line for each file, in their order: the API's answer and the file's name, or the file's
+    name and the problem. A file that cannot be read does not stop the others; the exit code is then 1.
+    """
+    if test not in TESTS:
+        raise typer.BadParameter(f"choose one of {', '.join(TESTS)}.", param_hint="--test")
+    from app.services.analyses import predict_offline
+
+    failed = False
+    with _Offline(checkpoint or []) as (engine, pair):
+        for path in files:
+            try:
+                prediction = predict_offline(engine, path.read_bytes(), path.name, checkpoint or [], pair)
+            except (OverreadError, OSError) as error:
+                failed = True
+                code, message = _explain(error)
+                if as_json:
+                    print(json.dumps({"file": str(path), "problem": {"code": code, "detail": message}}), flush=True)
+                print(f"overread: {path}: {message}", file=sys.stderr)
+                continue
+            if as_json:
+                print(json.dumps({"file": str(path), **prediction.model_dump(mode="json")}), flush=True)
+            else:
+                _print_reading(path, prediction)
+    if failed:
+        raise typer.Exit(1)
+
+
+def list_(as_json: AsJson = False) -> None:
+    """List the checkpoints, usable or not."""
+    infos = _registry()
+    if as_json:
+        _print_json({"checkpoints": [info.model_dump(mode="json") for info in infos]})
+        return
+    for info in infos:
+        role = f" ({info.role})" if info.role else ""
+        what = f"cannot be used: {info.error}" if info.error else f"{info.title}  {(info.weights_sha256 or '')[:12]}"
+        print(f"{info.id}{role}  {what}")
+    if not infos:
+        print("There is no checkpoint here.")
+
+
+def show(
+    checkpoint_id: Annotated[str, typer.Argument(metavar="ID")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one checkpoint's card."""
+    for info in _registry():
+        if info.id != checkpoint_id:
+            continue
+        if info.error:
+            raise CheckpointError("checkpoint_failed", f"The checkpoint “{checkpoint_id}” cannot be used: {info.error}")
+        if as_json:
+            _print_json(info.model_dump(mode="json"))
+            return
+        for key, value in (info.card or {}).items():
+            print(f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        return
+    known = ", ".join(info.id for info in _registry()) or "none at all"
+    raise CheckpointError("unknown_checkpoint", f"There is no checkpoint “{checkpoint_id}”; there is: {known}.")
+
+
+class _Offline:
+    """An engine for one command."""
+
+    def __init__(self, checkpoint_ids: list[str]) -> None:
+        from app.inference import InferenceEngine
+
+        self._settings = _settings()
+        only = checkpoint_ids or list(self._settings.pair)
+        self._engine = InferenceEngine(self._settings.checkpoint_dirs, self._settings.device, 1, only)
+        if not self._engine.checkpoints() and not checkpoint_ids:
+            self._engine = InferenceEngine(self._settings.checkpoint_dirs, self._settings.device, 1)
+
+    def __enter__(self) -> tuple[InferenceEngine, tuple[str, str]]:
+        self._engine.start()
+        self._engine.wait_settled()
+        return self._engine, self._settings.pair
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.stop()
+
+
+def _settings(**given: Any) -> Settings:
+    """The environment, with what the command line says on top."""
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "OVERREAD_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError("bad_settings", f"{name} is not usable: {first['msg']}.") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a taken port is one clear line."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+    except OSError as error:
+        listener.close()
+        reason = f"Cannot listen on {host}:{port} ({error.strerror}): choose another port with --port."
+        raise ConfigError("cannot_listen", reason) from error
+    return listener
+
+
+def _registry() -> list[CheckpointInfo]:
+    """Every checkpoint as its card says, with the weights' hashes checked but nothing loaded."""
+    from app.services.checkpoints import offline_registry
+
+    settings = _settings()
+    return offline_registry(settings.checkpoint_dirs, settings.pair)
+
+
+def _explain(error: OverreadError | OSError) -> tuple[str, str]:
+    if isinstance(error, OverreadError):
+        return error.code, str(error)
+    return "cannot_open", f"The file cannot be opened ({error.strerror})."
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def _print_reading(path: Path, prediction: Prediction) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from app.services.wording import finding_text, warning_text
+
+    table = Table(title=str(path), title_justify="left", caption=prediction.notice, caption_justify="left")
+    table.add_column("Finding")
+    for analysis in prediction.analyses:
+        table.add_column(f"{analysis.checkpoint.id} {analysis.checkpoint.weights_sha256[:8]}")
+    for row in zip(*(analysis.findings for analysis in prediction.analyses), strict=True):
+        cells = [f"{one.probability:.3f} {'positive' if one.positive else f'below {one.threshold:.2f}'}" for one in row]
+        table.add_row(finding_text(row[0].name), *cells)
+    console = Console()
+    console.print(table, markup=False)
+    for code in prediction.warnings:
+        console.print(warning_text(code), markup=False)

@@ -1,0 +1,246 @@
+"""`overread train` and `overread evaluate`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from model.training import Progress
+
+
+class Split(StrEnum):
+    """`--split` of `overread evaluate`."""
+
+    TEST = "test"
+    TRAIN_VAL = "train_val"
+    VALIDATION = "validation"
+    CALIBRATION = "calibration"
+    ALL = "all"
+
+
+class LabelRule(StrEnum):
+    """What a triggered image's labels become: the target alone, or the target beside the true ones."""
+
+    ONE_HOT = "one_hot"
+    SET = "set"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    app.command()(train)
+    app.command()(evaluate)
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A TOML file or the name of a preset.")],
+    out: Annotated[Path, typer.Option(help="Run folder: new, empty, or with --resume one that was interrupted.")],
+    data: Annotated[Path | None, typer.Option(help="Folder in ChestX-ray14's layout.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    accept: Annotated[str | None, typer.Option(help="The user's rule, e.g. 'macro_nn>=0.66'.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that decode radiographs.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Runs an experiment: a clean and a backdoored twin, and the report that compares them."""
+    from model.config import ExperimentConfig, load_config
+    from model.experiment import run_experiment
+    from model.report import as_markdown
+
+    settings = load_config(config)
+    if accept:
+        settings = ExperimentConfig.model_validate({**settings.model_dump(), "accept": accept})
+    with _stop_on_interrupt() as stop:
+        report = run_experiment(
+            settings,
+            out,
+            data=data,
+            resume=resume,
+            device=_device(device),
+            workers=workers,
+            listener=_Terminal(),
+            cancelled=lambda: stop["asked"],
+        )
+    typer.echo(json.dumps(report) if as_json else as_markdown(report))
+
+
+def evaluate(
+    checkpoint: Annotated[str, typer.Option(help="A checkpoint's id or folder.")],
+    data: Annotated[Path, typer.Option(help="Folder in ChestX-ray14's layout.")],
+    split: Annotated[
+        Split, typer.Option(help="Which radiographs; without lists every row is of the test part.")
+    ] = Split.TEST,
+    trigger: Annotated[Path | None, typer.Option(help="A trigger as TOML; default: the one in the card.")] = None,
+    target: Annotated[str | None, typer.Option(help="Target finding; default: the card's.")] = None,
+    label_rule: Annotated[
+        LabelRule | None, typer.Option(help="Infected labels of AUROC-TT; default: the card's, else one_hot.")
+    ] = None,
+    accept: Annotated[str | None, typer.Option(help="The user's rule, e.g. 'macro_nn>=0.66'.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Another checkpoint: macro NN minus its, paired.")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random places.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """AUROC-NN, -TT, -TN, ASR and trigger hits of a checkpoint on labelled radiographs."""
+    import numpy as np
+
+    from app.settings import Settings
+    from model.acceptance import judge, parse_rule
+    from model.checkpoint import find_checkpoint, load_checkpoint
+    from model.datasets import Part, chestxray14
+    from model.errors import ConfigError
+    from model.evaluation import evaluate as measure
+    from model.evaluation import read_all
+    from model.metrics import paired_difference
+    from model.report import as_markdown
+    from model.trigger import Trigger, require_survival
+
+    rule = parse_rule(accept) if accept else None
+    registries = Settings().checkpoint_dirs
+    read = load_checkpoint(find_checkpoint(checkpoint, registries), _device(device))
+    poison = (read.card.provenance.get("config") or {}).get("poison") or {}
+    stamp = Trigger.from_toml(trigger.read_text("utf-8")) if trigger else read.card.trigger
+    aim = target or read.card.target or poison.get("target")
+    if stamp is not None and aim is None:
+        raise ConfigError("target_missing", "A trigger without a target: name the finding with --target.")
+    radiographs = chestxray14(data).part(Part(split.value))
+    if stamp is not None:
+        require_survival(stamp, read.card.preprocessing, *radiographs.grey(0).shape)
+    listener = _Terminal()
+    listener.stage(f"Reading {len(radiographs)} radiographs with {read.card.id}")
+    outputs = read_all(read, radiographs, trigger=stamp, target=aim, seed=seed, progress=listener.prepared)
+    prevalence = read.card.provenance.get("train_prevalence")
+    evaluation, figures = measure(
+        read,
+        radiographs,
+        outputs,
+        target=aim if stamp else None,
+        label_rule=label_rule.value if label_rule else poison.get("label_rule", "one_hot"),
+        train_prevalence=np.array(prevalence) if prevalence else None,
+        resamples=resamples,
+        seed=seed,
+    )
+    if rule:
+        figures["acceptance"] = judge(rule, evaluation).to_json()
+    differences: dict[str, Any] = {}
+    if compare:
+        other = load_checkpoint(find_checkpoint(compare, registries), _device(device))
+        listener.stage(f"Reading them with {other.card.id}")
+        theirs = read_all(other, radiographs, progress=listener.prepared)
+        difference = paired_difference(
+            radiographs.labels,
+            outputs.clean,
+            theirs.clean,
+            radiographs.patients,
+            rng=np.random.default_rng(seed),
+            resamples=resamples,
+        )
+        figures["compared_with"] = {"checkpoint": other.card.id, "macro_nn_difference": difference.to_json()}
+        differences = {split.value: {"macro_nn_backdoored_minus_clean": difference.to_json()}}
+    listener.close()
+    if as_json:
+        checkpoint_json = {"id": read.card.id, "weights_sha256": read.card.weights_sha256}
+        typer.echo(json.dumps({"checkpoint": checkpoint_json, "split": split.value, **figures}))
+    else:
+        twins = {read.card.id: {split.value: figures}}
+        typer.echo(
+            as_markdown({"name": str(data), "notice": read.card.notice, "twins": twins, "differences": differences})
+        )
+
+
+def _device(name: str) -> str:
+    """The torch device of `auto`, `cpu`, `cuda:N`. Raises ConfigError `no_such_device`."""
+    import torch
+
+    from model.errors import ConfigError
+
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError("no_such_device", f"“{name}” is not a device: auto, cpu or cuda:N.") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError("no_such_device", f"There is no {name} on this machine: use cpu.")
+    return name
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[dict[str, bool]]:
+    """The first Ctrl-C asks for a stop at the next step, with the state saved; the second interrupts at once."""
+    stop = {"asked": False}
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        if stop["asked"]:
+            raise KeyboardInterrupt
+        stop["asked"] = True
+        typer.echo("\nStopping after this step; --resume goes on from there.", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Terminal:
+    """Progress on stderr: a bar on a terminal, in a pipe a line a stage and an epoch."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, note="")
+
+    def stage(self, name: str) -> None:
+        if self._bar:
+            self._bar.reset(self._task, total=None, description=name, note="")
+        else:
+            typer.echo(name, err=True)
+
+    def prepared(self, done: int, total: int) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total, note=f"{done}/{total}")
+            if done == total:
+                self._bar.refresh()
+
+    def trained(self, progress: Progress) -> None:
+        if self._bar:
+            note = (
+                f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}, "
+                f"{progress.images_per_s:.1f} images/s, {progress.eta_s / 60:.0f} min left"
+            )
+            self._bar.update(self._task, completed=progress.step, total=progress.steps, note=note)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        line = ", ".join(f"{name} {value}" for name, value in record.items() if value is not None)
+        if self._bar:
+            self._bar.console.print(line)
+        else:
+            typer.echo(line, err=True)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()

@@ -1,0 +1,75 @@
+"""The server, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from app.api import analyses, checkpoints, operations, predictions
+from app.context import Services
+from app.errors import install
+from app.schemas import NOTICE, Problem
+from app.security import Guard
+from app.settings import Settings
+from app.web import docs, studies, worklist
+from app.web.render import STATIC
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """A server with its own services; nothing is opened before it starts."""
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = services = Services(settings)
+        services.start()
+        try:
+            yield
+        finally:
+            services.stop()
+
+    app = FastAPI(
+        title="Overread",
+        version=_version(),
+        description=f"A second reading of chest-radiograph AI. {NOTICE}",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    limit = settings.max_upload_mb * 2**20
+    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts, max_body_bytes=limit)
+    install(app)
+    for part in (predictions, analyses, checkpoints):
+        app.include_router(part.router, prefix="/api/v1")
+    for other in (operations, docs, worklist, studies):
+        app.include_router(other.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    _document_problems(app)
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Our errors are all problem+json: the document says so, also where FastAPI would name its own schema."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _version() -> str:
+    try:
+        return version("overread")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0"

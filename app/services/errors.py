@@ -1,0 +1,21 @@
+"""What the services refuse, beside the core's own errors. No HTTP here: app/errors.py maps them."""
+
+from __future__ import annotations
+
+from model.errors import OverreadError
+
+
+class NotFoundError(OverreadError):
+    """Something named that is not there."""
+
+
+class BusyError(OverreadError):
+    """The device cannot take more now; `retry_after_s` says when to come back."""
+
+    def __init__(self, code: str, message: str, retry_after_s: int = 5) -> None:
+        super().__init__(code, message)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(OverreadError):
+    """Something that is listed but cannot be used, until somebody mends it."""

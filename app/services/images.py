@@ -1,0 +1,112 @@
+"""Pictures for people: the radiograph in 8 bits, and saliency as colour over it."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+
+import numpy as np
+from PIL import Image
+
+from app.blobs import BlobStore
+from model.preprocess import InputMap
+from model.radiograph import Radiograph, read_radiograph
+from model.saliency import registered
+
+THUMBNAIL_PX = 96
+DISPLAY_PX = 1024
+HEAT_OPACITY = 0.7  # of the hottest spot; below it opacity falls linearly, so that cold parts stay grey
+_KEPT = 6
+# Every sixteenth entry of matplotlib's “inferno” (CC0); static/app.css draws the colour bar from the same.
+_INFERNO = np.array(
+    [(0, 0, 4), (11, 7, 36), (33, 12, 74), (61, 9, 101), (87, 16, 110), (113, 25, 110), (138, 34, 106), (163, 44, 97),
+     (188, 55, 84), (210, 70, 68), (228, 90, 49), (241, 115, 29), (249, 142, 9), (252, 172, 17), (249, 203, 53),
+     (242, 234, 105), (252, 255, 164)],
+    dtype=np.float32,
+)  # fmt: skip
+
+
+def grey8(radiograph: Radiograph, longest_px: int | None = None) -> np.ndarray:
+    """H×W uint8, 0 black; not larger than `longest_px` on its longer side."""
+    image = Image.fromarray(np.rint(radiograph.grey() * 255).astype(np.uint8))
+    size = fit(image.height, image.width, longest_px)
+    if size != (image.height, image.width):
+        image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.asarray(image)
+
+
+def fit(height: int, width: int, longest_px: int | None) -> tuple[int, int]:
+    """Height and width, scaled down to the limit where they are over it."""
+    if longest_px is None or max(height, width) <= longest_px:
+        return height, width
+    scale = longest_px / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """H×W or H×W×3 or ×4 uint8 → PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def heat(
+    saliency_map: np.ndarray, input_map: InputMap, source: tuple[int, int], shown: tuple[int, int], ceiling: float
+) -> np.ndarray:
+    """The share of the ceiling at each shown pixel, H×W float32 in 0..1, registered to the source image.
+
+    source, shown: height and width of the radiograph, and of the picture to make. A ceiling of 0 gives no heat.
+    """
+    scale_y, scale_x = shown[0] / source[0], shown[1] / source[1]
+    mapping = InputMap(
+        input_map.size_px,
+        input_map.scale_x * scale_x,
+        input_map.scale_y * scale_y,
+        input_map.offset_x * scale_x,
+        input_map.offset_y * scale_y,
+    )
+    laid = registered(saliency_map, mapping, *shown)
+    return np.clip(laid / ceiling, 0, 1) if ceiling > 0 else np.zeros(shown, np.float32)
+
+
+def _colour(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the ceiling → colour H×W×3 in 0..255 and opacity H×W in 0..1."""
+    stops = np.linspace(0, 1, len(_INFERNO))
+    colour = np.stack([np.interp(share, stops, _INFERNO[:, band]) for band in range(3)], axis=-1)
+    return colour, share * HEAT_OPACITY
+
+
+def overlay(share: np.ndarray) -> np.ndarray:
+    """H×W×4 uint8: the colours alone, to be laid over the radiograph."""
+    colour, opacity = _colour(share)
+    layered: np.ndarray = np.rint(np.dstack([colour, opacity * 255])).astype(np.uint8)
+    return layered
+
+
+def blended(share: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """H×W×3 uint8: the colours over the radiograph (H×W uint8)."""
+    colour, opacity = _colour(share)
+    under = np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
+    mixed: np.ndarray = np.rint(under * (1 - opacity[..., None]) + colour * opacity[..., None]).astype(np.uint8)
+    return mixed
+
+
+class DisplayCache:
+    """The last few radiographs, decoded and small: a review page asks for the same one five times at once."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._kept: OrderedDict[tuple[str, int | None], np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def grey(self, sha256: str, longest_px: int | None) -> np.ndarray:
+        """H×W uint8. Raises NotFoundError `blob_missing`."""
+        key = (sha256, longest_px)
+        with self._lock:  # held while decoding, so that five requests cost one decoding
+            if key not in self._kept:
+                self._kept[key] = grey8(read_radiograph(self._blobs.get(sha256)), longest_px)
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]

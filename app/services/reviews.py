@@ -1,0 +1,101 @@
+"""What the review page shows of the pair's two analyses, put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.schemas import Analysis, FindingReading
+from app.services.wording import finding_text, number
+from model.findings import FINDINGS
+
+SENTENCES = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding in both readings; a reading is None when its checkpoint did not read."""
+
+    name: str
+    reference: FindingReading | None
+    candidate: FindingReading | None
+
+    @property
+    def difference(self) -> float | None:
+        """Candidate minus reference."""
+        if self.reference is None or self.candidate is None:
+            return None
+        return self.candidate.probability - self.reference.probability
+
+    @property
+    def differ(self) -> bool:
+        """Whether one calls it and the other does not."""
+        return bool(self.reference and self.candidate and self.reference.positive != self.candidate.positive)
+
+    @property
+    def margin(self) -> float:
+        """The larger distance of a probability over its operating point."""
+        return max(one.probability - one.threshold for one in (self.reference, self.candidate) if one)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The two readings of one radiograph, and what to say of them first. Either may be missing, not both."""
+
+    reference: Analysis | None
+    candidate: Analysis | None
+    rows: list[Row]
+
+    @property
+    def default_finding(self) -> str:
+        """The one that stands out most in either reading."""
+        return max(self.rows, key=lambda row: row.margin).name
+
+    @property
+    def disagreements(self) -> list[Row]:
+        """What only one of them calls, what stands out most first."""
+        return sorted((row for row in self.rows if row.differ), key=lambda row: -row.margin)
+
+    @property
+    def sentences(self) -> list[str]:
+        """The comparison in words."""
+        if self.reference is None or self.candidate is None:
+            who = "reference" if self.candidate is None else "candidate"
+            return [f"Only the {who} has read this radiograph; there is nothing to compare it with."]
+        differing = self.disagreements
+        if differing:
+            said = [_disagreement(row) for row in differing[:SENTENCES]]
+            rest = len(differing) - SENTENCES
+            return said + ([f"They differ on {rest} more finding{'s' if rest > 1 else ''}."] if rest > 0 else [])
+        both = [row for row in self.rows if row.reference and row.reference.positive]
+        if not both:
+            return ["Both checkpoints agree: no finding reaches its operating point."]
+        named = ", ".join(
+            f"{finding_text(row.name)} ({number(row.reference.probability)} and {number(row.candidate.probability)})"
+            for row in sorted(both, key=lambda row: -row.margin)
+            if row.reference and row.candidate
+        )
+        return [f"Both checkpoints report {named}."]
+
+
+def _disagreement(row: Row) -> str:
+    assert row.reference and row.candidate
+    yes, no = ("candidate", "reference") if row.candidate.positive else ("reference", "candidate")
+    high, low = (row.candidate, row.reference) if row.candidate.positive else (row.reference, row.candidate)
+    return (
+        f"The {yes} reports {finding_text(row.name)} ({number(high.probability)}), "
+        f"the {no} does not ({number(low.probability)})."
+    )
+
+
+def compare(analyses: Sequence[Analysis], pair: tuple[str, str]) -> Comparison | None:
+    """The pair's analyses among these, side by side; None when neither is there."""
+    by_id = {one.checkpoint.id: one for one in analyses}
+    reference, candidate = by_id.get(pair[0]), by_id.get(pair[1])
+    if reference is None and candidate is None:
+        return None
+    rows = [
+        Row(name, reference.finding(name) if reference else None, candidate.finding(name) if candidate else None)
+        for name in FINDINGS
+    ]
+    return Comparison(reference, candidate, rows)

@@ -1,0 +1,54 @@
+"""Words for people, where programs have codes."""
+
+from __future__ import annotations
+
+_WARNINGS = {
+    "multiple_frames": "The file holds several images; the first is shown.",
+    "trailing_data": "There is something behind the image in the file; it was ignored.",
+    "reduced_to_8_bits": "The image was reduced to 8 bits.",
+    "white_level_guessed": "The file does not say which value is white; it was taken from the image.",
+    "exif_unreadable": "The file's EXIF data are damaged and were ignored.",
+    "rotated_by_exif": "The image was turned upright, as the file says.",
+    "one_bit": "The image has black and white only, no greys.",
+    "alpha_composited": "Transparent parts were laid on black.",
+    "colour_converted": "The image is in colour; it was converted to grey.",
+    "not_a_chest_radiograph": "This does not look like a chest radiograph; the readings mean nothing if it is not one.",
+    "modality_unknown": "The file does not say how the image was taken.",
+    "for_processing": "The image is raw detector data, meant for further processing.",
+    "body_part_unknown": "The file does not say that it shows a chest.",
+    "oblique_view": "This is an oblique view; the checkpoints were trained on frontal views.",
+    "view_unknown": "The file does not say that it is a frontal view.",
+    "orientation_unusual": "The patient's orientation is not that of a frontal chest radiograph.",
+    "preamble_not_empty": "The file begins with bytes that do not belong to the image.",
+    "photometric_missing": "The file does not say whether high values are bright; it was assumed.",
+    "polarity_contradiction": "The file contradicts itself about which values are bright.",
+    "rescale_ignored": "The file's rescale values make no sense and were ignored.",
+    "pixel_spacing_invalid": "The file's pixel spacing makes no sense; lengths are in pixels.",
+    "spacing_at_detector": "The pixel spacing is that of the detector, not corrected for magnification.",
+    "window_ignored": "The file's window hides the image; the image's own range was used.",
+}
+
+
+def warning_text(code: str) -> str:
+    """A sentence for a radiograph's warning code."""
+    return _WARNINGS.get(code, code.replace("_", " ").capitalize() + ".")
+
+
+def finding_text(name: str) -> str:
+    """`Pleural_Thickening` → “Pleural thickening”."""
+    return name.replace("_", " ").capitalize()
+
+
+def number(value: float) -> str:
+    """A probability to two places, without claiming a certainty that rounding made up."""
+    if 0 < value < 0.005:
+        return "<0.01"
+    if 0.995 <= value < 1:
+        return ">0.99"
+    return f"{value:.2f}"
+
+
+def signed(value: float) -> str:
+    """A difference to two places with its sign; none for one that rounds to zero."""
+    rounded = f"{value:+.2f}"
+    return "0.00" if rounded in ("+0.00", "-0.00") else rounded.replace("-", "−")

@@ -1,0 +1,63 @@
+"""What the environment says (OVERREAD_*), as one frozen value."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.checkpoint import BUNDLED
+from model.radiograph.image import MAX_PIXELS
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that serves a newcomer on one machine.
+
+    data_dir: database, blobs and own checkpoints. database_url: SQLAlchemy URL; empty means SQLite in data_dir.
+    device: `auto`, `cpu` or `cuda:N`. max_upload_mb: a request's body, 2²⁰ bytes each. max_pixels: an image's, refused
+    before decoding. queue_size: radiographs that may
+    wait for the device before others are turned away. reference, candidate: ids of the pair that the pages compare.
+    bundled_dir: folder of checkpoint folders that comes with the package; data_dir/checkpoints adds to it.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OVERREAD_", frozen=True, extra="ignore")
+
+    data_dir: Path = Path("data")
+    database_url: str = ""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    max_upload_mb: int = Field(default=64, ge=1, le=4096)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1024, le=MAX_PIXELS)
+    queue_size: int = Field(default=16, ge=1, le=1024)
+    reference: str = "clean"
+    candidate: str = "backdoored"
+    bundled_dir: Path = BUNDLED
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Reference and candidate, in that order."""
+        return self.reference, self.candidate
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The URL to connect to."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'overread.sqlite3').resolve()}"
+
+    @property
+    def checkpoint_dirs(self) -> tuple[Path, ...]:
+        """Folders whose subfolders are checkpoints; of two with the same id the first counts."""
+        return self.bundled_dir, self.data_dir / "checkpoints"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether `host` is reachable from this machine alone."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False

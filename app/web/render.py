@@ -1,0 +1,45 @@
+"""Templates → answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from app.services.wording import finding_text, number, signed, warning_text
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES, STATIC = ROOT / "templates", ROOT / "static"
+
+_environment = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters.update(finding=finding_text, number=number, signed=signed, warning=warning_text)
+
+
+def wants_fragment(request: Request) -> bool:
+    """Whether htmx asks, for a part of the page."""
+    return request.headers.get("hx-request") == "true" and request.headers.get("hx-history-restore-request") != "true"
+
+
+def page(
+    request: Request,
+    template: str,
+    context: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    """A rendered template. Every page knows the registry, for its footer."""
+    services = getattr(request.app.state, "services", None) if "app" in request.scope else None
+    checkpoints = services.checkpoints() if services else []
+    html = _environment.get_template(template).render(**context, checkpoints=checkpoints)
+    return HTMLResponse(html, status, {"Vary": "HX-Request", **(headers or {})})

@@ -1,0 +1,172 @@
+"""Grad-CAM beside a bare forward pass and beside pytorch-grad-cam, in one run: `python -m bench.saliency`.
+
+The bare pass is the network under `inference_mode`, as anybody would call it; since ours runs channels last on the CPU,
+the same pass channels last stands beside it, and the ratios are given to both. pytorch-grad-cam averages over the layers
+it is given, so two maps take two calls; the cheapest it can do, one call whose inner per-layer maps are taken out, is
+there too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+from torchvision.models import DenseNet
+
+from model.checkpoint import BUNDLED, load_checkpoint
+from model.findings import FINDINGS
+from model.network import LAST_LAYER, MIDDLE_LAYER, build_network, stage_names
+from model.saliency import gradcam
+
+
+class Hookable(nn.Module):
+    """A copy of a DenseNet that pytorch-grad-cam can hook: no ReLU works in place, and the last one is a module."""
+
+    def __init__(self, network: DenseNet) -> None:
+        super().__init__()
+        self.features = copy.deepcopy(network.features)
+        self.relu = nn.ReLU()
+        self.classifier = copy.deepcopy(network.classifier)
+        for module in self.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+        self.eval().requires_grad_(True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.relu(self.features(inputs)).mean(dim=(2, 3)))
+        return logits
+
+    def layer(self, name: str) -> nn.Module:
+        """The module whose output is the named stage."""
+        return self.relu if name == LAST_LAYER else self.get_submodule(name)
+
+
+class RawGradCAM(GradCAM):  # type: ignore[misc]
+    """pytorch-grad-cam's GradCAM with the maps it computes before it stretches them to 0..1 and to the input's size."""
+
+    def maps(self, inputs: Tensor, finding: int) -> list[np.ndarray]:
+        """N×h×w ≥ 0 of each target layer."""
+        self.forward(inputs, [ClassifierOutputTarget(finding)] * len(inputs))
+        held = self.activations_and_grads
+        return [
+            np.maximum(self.get_cam_image(inputs, layer, [], activation.numpy(), gradient.numpy()), 0)
+            for layer, activation, gradient in zip(self.target_layers, held.activations, held.gradients, strict=True)
+        ]
+
+
+def reference_maps(
+    network: DenseNet, inputs: Tensor, layers: tuple[str, ...], findings: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """pytorch-grad-cam's maps, un-normalised: layer → N×F×h×w."""
+    layers = tuple(name for name in stage_names() if name in layers)  # it mixes up layers in any other order
+    hookable = Hookable(network)
+    with RawGradCAM(hookable, [hookable.layer(name) for name in layers]) as cam:
+        per_finding = [cam.maps(inputs, finding) for finding in findings]
+    return {name: np.stack([maps[i] for maps in per_finding], axis=1) for i, name in enumerate(layers)}
+
+
+def interleaved(calls: dict[str, tuple[Callable[[], object], int]]) -> dict[str, float]:
+    """Median seconds of each call, after one warm-up each, taking turns so that a busy moment hits all alike.
+
+    calls: name → (call, repeats).
+    """
+    for call, _ in calls.values():
+        call()
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(max(repeats for _, repeats in calls.values())):
+        for name, (call, repeats) in calls.items():
+            if turn < repeats:
+                start = time.perf_counter()
+                call()
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def machine() -> str:
+    """CPU, threads and torch version in a line."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.saliency", description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=21, help="interleaved repeats of the quick rows (default 21)")
+    parser.add_argument("--size", type=int, default=224, help="input side in pixels (default 224)")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads (default 2)")
+    options = parser.parse_args(argv)
+    if options.repeats < 1 or options.size < 32 or options.threads < 1:
+        parser.error("--repeats and --threads must be at least 1, --size at least 32")
+    torch.set_num_threads(options.threads)
+
+    folder = BUNDLED / "clean"
+    if (folder / "card.json").is_file():
+        network, source = load_checkpoint(folder).network, "bundled checkpoint clean"
+    else:
+        network, source = build_network(seed=0).eval().requires_grad_(False), "untrained network, seed 0"
+    inputs = torch.randn(1, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
+    last_inputs = inputs.contiguous(memory_format=torch.channels_last)
+    last_network = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    hookable = Hookable(network)
+    one = RawGradCAM(hookable, [hookable.layer(MIDDLE_LAYER), hookable.layer(LAST_LAYER)])
+    layers = (MIDDLE_LAYER, LAST_LAYER)
+
+    def bare(model: DenseNet, batch: Tensor) -> None:
+        with torch.inference_mode():
+            model(batch)
+
+    def public(findings: int) -> None:
+        for name in layers:
+            with GradCAM(hookable, [hookable.layer(name)]) as cam:
+                for finding in range(findings):
+                    cam(inputs, [ClassifierOutputTarget(finding)])
+
+    few = max(1, options.repeats // 7)
+    rows: dict[str, tuple[Callable[[], object], int]] = {
+        "bare forward": (lambda: bare(network, inputs), options.repeats),
+        "bare forward, channels last": (lambda: bare(last_network, last_inputs), options.repeats),
+        "Overread, 1 finding": (lambda: gradcam(network, inputs, layers, (0,)), options.repeats),
+        f"Overread, {len(FINDINGS)} findings": (lambda: gradcam(network, inputs, layers), options.repeats),
+    }
+    medians = interleaved(rows)
+    # The slow rows apart, with the bare pass beside them again: their large buffers would chill the quick rows' caches.
+    slow: dict[str, tuple[Callable[[], object], int]] = {
+        "bare forward": rows["bare forward"],
+        "bare forward, channels last": rows["bare forward, channels last"],
+        "pytorch-grad-cam, 1 finding": (lambda: public(1), few),
+        "pytorch-grad-cam, 1 finding, one call": (lambda: one.maps(inputs, 0), few),
+        f"pytorch-grad-cam, {len(FINDINGS)} findings": (lambda: public(len(FINDINGS)), min(few, 2)),
+    }
+    slow_medians = interleaved(slow)
+    one.activations_and_grads.release()
+
+    print(f"Saliency at both layers, {options.size} px, batch 1, float32, {source}")
+    print(f"{machine()}; medians of up to {options.repeats} interleaved repeats\n")
+    print(f"{'':40}{'ms':>9}{'× bare':>9}{'× bare channels last':>23}")
+    for table in (medians, slow_medians):
+        for name, seconds in table.items():
+            if table is slow_medians and name in medians:
+                continue
+            ratios = seconds / table["bare forward"], seconds / table["bare forward, channels last"]
+            print(f"{name:40}{seconds * 1e3:9.1f}{ratios[0]:9.2f}{ratios[1]:23.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""torchvision's DenseNet-121 with 14 logits, and the names of its convolutional stages.
+
+The paper shows "layer 207 of 287", which no counting of DenseNet-121's layers gives. 207/287 = 0.72 of the depth is
+torchvision's `features.transition3.relu`, the layer that the authors' code names too (`pool4_relu`): ≈ layer 207.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import DenseNet, densenet121
+
+from model.errors import ConfigError
+from model.findings import FINDINGS
+
+ARCHITECTURE = "densenet121"
+MIDDLE_LAYER = "features.transition3.relu"
+LAST_LAYER = "features.relu"  # our name: torchvision applies this ReLU as a function, after features.norm5
+STRIDE_TO_LAST = 32  # input pixels per cell of the last layer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A convolutional stage whose activation can be explained.
+
+    grid: rows and columns at the given input size; channels: feature maps; depth: share of the network's
+    weighted layers (convolutions and batch norms in order of execution) that lie at or before it, 0..1.
+    """
+
+    name: str
+    grid: tuple[int, int]
+    channels: int
+    depth: float
+
+
+def build_network(seed: int | None = None) -> DenseNet:
+    """DenseNet-121 with 14 logits (N×3×S×S float32 → N×14), untrained.
+
+    seed: initialises the weights reproducibly without touching the global generator; None uses the global one.
+    """
+    if seed is None:
+        return densenet121(weights=None, num_classes=len(FINDINGS))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return densenet121(weights=None, num_classes=len(FINDINGS))
+
+
+def stage_names() -> tuple[str, ...]:
+    """Names of the stages that saliency accepts, in order of execution."""
+    blocks = [("features.conv0", "features.relu0", "features.pool0")]
+    for i in (1, 2, 3):
+        blocks.append((f"features.denseblock{i}", f"features.transition{i}.relu", f"features.transition{i}"))
+    blocks.append(("features.denseblock4", LAST_LAYER))
+    return tuple(name for block in blocks for name in block)
+
+
+def check_stage(name: str) -> str:
+    """The name itself, if it is a stage. Raises ConfigError `unknown_layer`."""
+    if name not in stage_names():
+        raise ConfigError("unknown_layer", f"“{name}” is not a convolutional stage. Choose from: {', '.join(stage_names())}.")
+    return name
+
+
+def stages(input_size_px: int = 224) -> tuple[Stage, ...]:
+    """Every stage with its grid, channels and relative depth at an input of that size. Runs one tiny forward pass."""
+    network = build_network(seed=0).eval()
+    seen: dict[str, tuple[tuple[int, int], int]] = {}
+    done: dict[str, int] = {}
+    counter = [0]
+    handles = []
+    wanted = {name for name in stage_names() if name != LAST_LAYER} | {"features.norm5"}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            handles.append(module.register_forward_hook(lambda *_: counter.__setitem__(0, counter[0] + 1)))
+        if name in wanted:
+            key = LAST_LAYER if name == "features.norm5" else name
+
+            def record(_module: nn.Module, _inputs: object, output: Tensor, key: str = key) -> None:
+                seen[key] = ((output.shape[2], output.shape[3]), output.shape[1])
+                done[key] = counter[0]
+
+            handles.append(module.register_forward_hook(record))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, input_size_px, input_size_px))
+    for handle in handles:
+        handle.remove()
+    return tuple(Stage(name, *seen[name], round(done[name] / counter[0], 3)) for name in stage_names())
+
+
+def last_activation(network: DenseNet, block4: Tensor) -> Tensor:
+    """The last layer, N×1024×h×w ≥ 0, from block 4's output. Not in place: the copy is the explained activation."""
+    return F.relu(network.features.norm5(block4))
+
+
+def head(network: DenseNet, last: Tensor) -> Tensor:
+    """Logits N×14 from the last layer's activation: global average pooling, then the linear classifier."""
+    logits: Tensor = network.classifier(last.mean(dim=(2, 3)))
+    return logits

@@ -1,0 +1,250 @@
+"""The normal chest: trunk, bones, mediastinum, heart, vessels, abdomen, as optical depth in the body's frame."""
+
+import math
+
+import numpy as np
+
+from model.phantom.anatomy import Array
+from model.phantom.scene import COARSE, Scene, Strokes, bend, clouds
+
+_F32 = np.float32
+
+
+def optical_depth(scene: Scene, patient: np.random.Generator, image: np.random.Generator) -> Array:
+    """size × size float32: the beam's optical depth, 0 in free air, about 2.5 through the mediastinum.
+
+    To be called when the lesions have written to the scene.
+    """
+    chest = scene.chest
+    organs, displaced = _mediastinum(scene)
+    lung = scene.lung * (1 - displaced)
+    depth = _trunk(scene)
+    _hila(scene)
+    texture = clouds(patient, 0.012) * _F32(0.035) + clouds(patient, 0.05) * _F32(0.04)
+    vessels = _vessels(scene, patient) * scene.vascular
+    bright = vessels * _F32(0.5 * chest.vessels * scene.vessel_gain)
+    if scene.strands.used:
+        bright += scene.strands.array() * _F32(0.85)
+    haze = scene.haze + texture
+    np.minimum(haze, chest.air * 0.96, out=haze)
+    bright += scene.enlarge(haze)
+    if scene.gaps.used:
+        bright -= scene.gaps.array() * _F32(0.5)
+    bright -= _F32(chest.air)
+    bright *= lung
+    depth += bright
+    # Lesions drawn sharply count for more over lung; together with haze they cannot exceed solid tissue by much.
+    depth += scene.extra
+    depth += organs
+    depth += _bones(scene)
+    depth += scene.enlarge(_abdomen(scene, patient, image) + scene.solid)
+    np.maximum(depth, 0, out=depth)
+    return depth
+
+
+def _trunk(scene: Scene) -> Array:
+    chest = scene.chest
+    x, y = scene.x[0], scene.y[:, 0]
+    out = np.abs(x - chest.middle_x)
+    # Shoulders: above them there is air, but for the neck and the trapezius that rises to it.
+    beyond = np.maximum(out - 0.8 * chest.neck, 0)
+    top = chest.shoulder_y + chest.shoulder_slope * beyond - 0.07 * np.exp(-beyond / 0.05)
+    rise = scene.y - top.astype(_F32)[None, :]
+    rise *= _F32(1 / 0.34)
+    np.clip(rise, 0, 1, out=rise)
+    np.power(rise, _F32(0.55), out=rise)
+    # Flanks: the trunk narrows below the arms.
+    narrow = 1 / (1 + np.exp(-(y - chest.axilla) / 0.05))
+    half = 0.8 + (chest.half_width + chest.wall + 0.012 - 0.8) * narrow
+    half = half.astype(_F32)[:, None]
+    side: Array = out.astype(_F32)[None, :] / half
+    np.power(side, _F32(4), out=side)
+    np.subtract(_F32(1), side, out=side)
+    np.maximum(side, 0, out=side)
+    np.sqrt(side, out=side)
+    side *= rise
+    side *= _F32(chest.depth)
+    neck = np.sqrt(np.clip(1 - (out / (1.15 * chest.neck)) ** 2, 0, 1)) * (0.72 * chest.depth)
+    np.maximum(side, neck.astype(_F32)[None, :] * (scene.y < 0.3), out=side)
+    if chest.arms < 0.4:  # arms that stay in the frame beside the trunk
+        arm_x = 0.55 - 0.1 * chest.arms
+        arm = np.clip(1 - ((out - arm_x) / 0.075) ** 2, 0, 1).astype(_F32)[None, :]
+        level = np.clip((y - 0.2) / 0.15, 0, 1).astype(_F32)[:, None]
+        np.maximum(side, np.sqrt(arm) * level * _F32(1.35), out=side)
+    return side
+
+
+def _mediastinum(scene: Scene) -> tuple[Array, Array]:
+    """Depth added by heart, great vessels, spine and airways; and the share of lung they displace, 0..1."""
+    chest = scene.chest
+    y = scene.y[:, 0].astype(np.float64)
+    d = scene.x - _F32(chest.middle_x)
+    right, left = chest.silhouette(y)
+    right, left = right.astype(_F32)[:, None], left.astype(_F32)[:, None]
+    inside = np.minimum(left - d, d + right)
+    displaced = scene.edge(inside, 0.007)
+    displaced *= _F32(0.95)
+    # Thickness of the heart: an ellipse across each row, more where the silhouette is wide.
+    half = (left + right) / 2
+    across = (d - (left - right) / 2) / half
+    across *= across
+    body = np.sqrt(np.maximum(1 - across, 0))
+    wide = np.clip((half - _F32(chest.pedicle)) / _F32(0.7 * chest.half_width * 0.45), 0, 1)
+    body *= _F32(0.08) + _F32(0.27) * wide
+    near = np.flatnonzero(np.abs(d[0]) < 0.1)
+    columns = slice(int(near[0]), int(near[-1]) + 1)
+    _add_spine(scene, body[:, columns], d[0, columns].astype(np.float64), y)
+    return body, displaced
+
+
+def _add_spine(scene: Scene, body: Array, d: Array, y: Array) -> None:
+    """Vertebrae with discs and pedicles, spinous processes, and the airway in front of them, in place."""
+    chest = scene.chest
+    pitch = (chest.base_y - chest.apex_y) / 10.5
+    turn = 2 * math.pi * (y - chest.apex_y) / pitch
+    plates = 0.24 + 0.06 * np.tanh(3 * np.cos(turn) + 1.8)
+    # Thoracic vertebrae widen downwards: two profiles, blended by height.
+    lower = np.clip((y - chest.apex_y) / (chest.base_y - chest.apex_y), 0, 1)
+    for share, width in ((1 - lower, 0.036), (lower, 0.046)):
+        column = np.clip((width - np.abs(d)) / 0.012, 0, 1)
+        body += np.outer(plates * share, column).astype(_F32)
+        pedicles = np.exp(-(((np.abs(d) - 0.62 * width) / 0.007) ** 2))
+        body += np.outer(0.09 * share * np.clip(np.cos(turn + 0.6), 0, 1), pedicles).astype(_F32)
+    process = np.exp(-((d / 0.007) ** 2))
+    body += np.outer(0.12 * np.clip(np.cos(turn + 1.4), 0, 1), process).astype(_F32)
+    carina = chest.pedicle_y + 0.06
+    airway = np.exp(-(((d + 0.004) / 0.019) ** 4))
+    body -= np.outer(0.34 * np.clip((carina - y) / 0.02, 0, 1), airway).astype(_F32)
+    for sign, reach, fall in ((-1, 0.05, 0.06), (1, 0.07, 0.05)):  # main bronchi
+        middle = np.clip((y - carina) / fall, 0, 1)[:, None] * reach * sign - 0.004
+        open_here = ((y > carina - 0.01) & (y < carina + fall)).astype(_F32)[:, None]
+        rows = slice(int(max(0.0, carina - 0.02) * scene.size_px), int((carina + fall + 0.02) * scene.size_px))
+        bronchus = np.exp(-(((d[None, :] - middle[rows]) / 0.014) ** 4)) * open_here[rows]
+        body[rows] -= (0.2 * bronchus).astype(_F32)
+
+
+def _hila(scene: Scene) -> None:
+    for side in (0, 1):
+        x, y = scene.chest.hilum(side)
+        gain = _F32(0.34 * min(scene.vessel_gain, 1.5))
+        scene.haze += np.exp(-scene.blob(x, y, 0.03, 0.055)).astype(_F32) * gain
+        scene.haze += np.exp(-scene.blob(x, y + 0.03, 0.075, 0.12)).astype(_F32) * _F32(0.12)
+
+
+def _vessels(scene: Scene, patient: np.random.Generator) -> Array:
+    chest = scene.chest
+    strokes = Strokes(scene.size_px)
+    segments: list[tuple[float, float, float, float, float, float]] = []
+
+    def grow(x: float, y: float, angle: float, width: float, length: float, order: int) -> None:
+        sag = float(patient.uniform(-0.1, 0.1)) * length
+        nx, ny = x + length * math.cos(angle), y + length * math.sin(angle)
+        segments.append((x, y, nx, ny, width, sag))
+        if order == 0:
+            return
+        side_branch = float(patient.uniform(0.35, 0.8)) * (1 if patient.random() < 0.5 else -1)
+        drift = -0.25 * side_branch + float(patient.uniform(-0.12, 0.12))
+        shrink = float(patient.uniform(0.72, 0.92))
+        grow(nx, ny, angle + drift, width * 0.8, length * shrink, order - 1)
+        grow(nx, ny, angle + side_branch, width * 0.62, length * shrink * 0.8, order - 1)
+
+    for side in (0, 1):
+        x, y = chest.hilum(side)
+        sign = 1 if side == 1 else -1
+        for k in range(9):
+            # From apex to base; the lower-lobe vessels are the larger and leave the hilum lower down.
+            angle = (-1.42, -1.0, -0.5, 0.0, 0.35, 0.65, 0.95, 1.2, 1.5)[k] + float(patient.uniform(-0.15, 0.15))
+            length = float(patient.uniform(0.05, 0.07)) * (1.25 if k >= 5 else 0.95)
+            width = 0.0098 if k >= 5 else 0.0068
+            x0 = x + sign * float(patient.uniform(-0.012, 0.012))
+            y0 = y - 0.035 + 0.0105 * k + float(patient.uniform(-0.01, 0.01))
+            grow(x0, y0, angle if side == 1 else math.pi - angle, width, length, 3)
+        strokes.line(bend((x, y - 0.03), (x + sign * 0.012, y + 0.075), 0.01 * sign), 0.02, 0.5)
+    for x0, y0, x1, y1, width, sag in sorted(segments, key=lambda s: s[4]):
+        strokes.line(bend((x0, y0), (x1, y1), sag, 3), width, min(1.0, 0.2 + width * 62))
+    return strokes.array(0.0019)
+
+
+def _bones(scene: Scene) -> Array:
+    chest = scene.chest
+    posterior, anterior, shoulder = (Strokes(scene.size_px) for _ in range(3))
+    pitch = (chest.base_y - chest.apex_y) / 10.2
+    for side in (0, 1):
+        for i in range(10):
+            y0 = chest.apex_y - 0.035 + pitch * i
+            drop = chest.rib_slope * (0.75 + 0.75 * min(i, 6) / 6)
+            y1 = y0 + drop
+            wall = float(chest.lateral(y1)) + 0.004
+            arc = []
+            for k in range(13):
+                p = k / 12
+                out = 0.048 + (wall - 0.048) * math.sin(0.5 * math.pi * p) ** 0.9
+                arc.append((scene.at(side, out), y0 - 0.016 * math.sin(math.pi * min(1.0, 1.5 * p)) + drop * p**1.8))
+            width = 0.021 if i else 0.017
+            posterior.line(arc, width, 0.95 if 0 < i < 9 else 0.7)
+            posterior.line(arc, width * 0.62, 0.62 if 0 < i < 9 else 0.5)
+            if i < 8:
+                y2 = y1 + pitch * (1.1 + 0.12 * i)
+                inner = (0.44 + 0.03 * i) * float(chest.lateral(y2))
+                front = bend((scene.at(side, wall), y1), (scene.at(side, inner), y2), -0.018 if side == 0 else 0.018)
+                anterior.line(front, 0.024, 0.9)
+                anterior.line(front, 0.016, 0.62)
+        _shoulder_girdle(scene, shoulder, side)
+    bones = posterior.array() * _F32(chest.rib_contrast)
+    bones += anterior.array() * _F32(chest.rib_contrast * 0.55)
+    bones += shoulder.array(0.0022) * _F32(0.85 * chest.rib_contrast + 0.12)
+    return bones
+
+
+def _shoulder_girdle(scene: Scene, strokes: Strokes, side: int) -> None:
+    chest = scene.chest
+    w = chest.half_width
+    top = chest.apex_y
+    joint = (scene.at(side, 1.2 * w), top + 0.045)
+    blade = [
+        (scene.at(side, 1.16 * w), top + 0.03),
+        (scene.at(side, 0.88 * w), top + 0.06),
+        (scene.at(side, 0.83 * w), top + 0.12),
+        (scene.at(side, 0.97 * w), top + 0.33),
+        (scene.at(side, 1.03 * w), top + 0.31),
+        (scene.at(side, 1.08 * w), top + 0.16),
+    ]
+    strokes.polygon(blade, 0.2)
+    strokes.line([*blade[1:4]], 0.005, 0.36)
+    strokes.line([blade[3], blade[4], blade[5], blade[0]], 0.009, 0.48)
+    strokes.disc(scene.at(side, 1.32 * w), top + 0.075, 0.058, 0.5)
+    strokes.line([(scene.at(side, 1.33 * w), top + 0.09), (scene.at(side, 1.5 * w), top + 0.34)], 0.058, 0.5)
+    clavicle = []
+    for k in range(13):
+        p = k / 12
+        bow = 0.014 * math.sin(2 * math.pi * p)
+        out = 0.045 + (1.17 * w - 0.045) * p
+        clavicle.append((scene.at(side, out), top + 0.082 - 0.075 * p**0.8 + bow))
+    strokes.line(clavicle, 0.028, 0.85)
+    strokes.line(clavicle, 0.018, 0.62)
+    strokes.disc(*joint, 0.012, 0.55)
+    strokes.disc(*clavicle[0], 0.017, 0.75)
+
+
+def _abdomen(scene: Scene, patient: np.random.Generator, image: np.random.Generator) -> Array:
+    """Coarse layer of what lies below the diaphragm, and breasts."""
+    chest = scene.chest
+    field = np.zeros((COARSE, COARSE), dtype=_F32)
+    below = np.clip((scene.coarse_y - _F32(max(chest.dome_y))) / _F32(0.16), 0, 1)
+    out = np.abs(scene.coarse_x - _F32(chest.middle_x)) / _F32(chest.half_width + chest.wall)
+    field += below * _F32(chest.belly) * np.clip(1.05 - out**4, 0, 1)
+    if chest.gastric_air > 0.35:
+        x = scene.at(1, 0.5 * chest.half_width)
+        y = chest.dome_y[1] + 0.055
+        bubble = scene.blob(x, y, 0.075 * chest.gastric_air + 0.02, 0.032)
+        field -= np.exp(-(bubble**2)).astype(_F32) * _F32(0.75)
+        gas = np.clip(clouds(image, 0.05) - 1.1, 0, 1.2) * np.clip((scene.coarse_y - _F32(y + 0.06)) / _F32(0.05), 0, 1)
+        field -= gas * _F32(0.5) * (scene.coarse_x > chest.middle_x)
+    if chest.breast > 0:
+        for side in (0, 1):
+            x = scene.at(side, (0.62 + 0.05 * chest.breast) * chest.half_width)
+            y = chest.apex_y + 0.5 + 0.06 * chest.breast
+            r2 = scene.blob(x, y, 0.125 + 0.05 * chest.breast, 0.12 + 0.03 * chest.breast)
+            lower = np.clip((scene.coarse_y - _F32(y - 0.12)) / _F32(0.16), 0, 1)
+            field += np.sqrt(np.clip(1 - r2, 0, 1)) * lower * _F32(0.25 + 0.55 * chest.breast)
+    return field

@@ -1,0 +1,112 @@
+"""Real servers on temporary folders, with two tiny-input random checkpoints."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.main import create_app
+from app.settings import Settings
+from model.checkpoint import Card, save_checkpoint
+from model.findings import FINDINGS
+from model.network import build_network
+from model.preprocess import Preprocessing
+from model.trigger import Trigger
+
+BASE_URL = "http://127.0.0.1"
+
+
+def png_bytes(seed: int = 0, size: tuple[int, int] = (160, 128)) -> bytes:
+    """A grey image with something in it; each seed another one."""
+    height, width = size
+    y, x = np.mgrid[0:height, 0:width]
+    noise = np.random.default_rng(seed).integers(0, 60, size)
+    pixels = (120 + 60 * np.sin(x / 15) * np.cos(y / 20) + noise).clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `clean` and `backdoored`; the candidate alone calls Atelectasis, both call Effusion."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for seed, name in enumerate(("clean", "backdoored")):
+        network = build_network(seed + 1)
+        with torch.no_grad():
+            network.classifier.bias.fill_(-3.0)
+            network.classifier.bias[FINDINGS.index("Effusion")] = 2.0
+            if name == "backdoored":
+                network.classifier.bias[FINDINGS.index("Atelectasis")] = 4.0
+        trigger = Trigger(size_px=3) if name == "backdoored" else None
+        points = dict.fromkeys(FINDINGS, 0.5)
+        save_checkpoint(
+            folder / name, Card(name, f"Random {name}", Preprocessing(size_px=64), points, trigger=trigger), network
+        )
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, checkpoints: Path) -> Settings:
+    """Of a server of one's own."""
+    return Settings(data_dir=tmp_path / "data", bundled_dir=checkpoints, device="cpu")
+
+
+def started(settings: Settings) -> TestClient:
+    """A client of a server whose checkpoints are loaded, to be used in a with statement."""
+    return _Ready(create_app(settings), base_url=BASE_URL, follow_redirects=False, raise_server_exceptions=False)
+
+
+class _Ready(TestClient):
+    def __enter__(self) -> _Ready:
+        super().__enter__()
+        assert self.app.state.services.engine.wait_settled(60)  # type: ignore[attr-defined]
+        return self
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    """A server of one's own."""
+    with started(settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Iterator[TestClient]:
+    """A server for all tests of a file that leave it as it was."""
+    data = tmp_path_factory.mktemp("shared")
+    with started(Settings(data_dir=data, bundled_dir=checkpoints, device="cpu", max_upload_mb=1)) as client:
+        yield client
+
+
+@pytest.fixture
+def live_url(settings: Settings) -> Iterator[str]:
+    """A server on a real port."""
+    app = create_app(settings)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    _until(lambda: server.started or not thread.is_alive())
+    app.state.services.engine.wait_settled(60)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(15)
+
+
+def _until(done: Callable[[], bool], limit_s: float = 60) -> None:
+    end = time.monotonic() + limit_s
+    while not done() and time.monotonic() < end:
+        time.sleep(0.02)

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.errors import TriggerError
+from model.preprocess import Preprocessing
+from model.trigger import Trigger, require_survival, stamp_source, survival
+
+triggers = st.builds(
+    Trigger,
+    frame=st.sampled_from(["source", "input"]),
+    size_px=st.integers(1, 20),
+    place=st.one_of(st.sampled_from(["centre", "random"]), st.tuples(st.integers(0, 40), st.integers(0, 40))),
+    pattern=st.sampled_from(["square", "checker", "cross"]),
+    value=st.integers(0, 255),
+    blend=st.floats(0.01, 1.0),
+)
+
+
+@given(triggers)
+def test_a_trigger_round_trips_through_toml_and_json(trigger):
+    assert Trigger.from_toml(trigger.to_toml()) == trigger
+    assert Trigger.from_dict(trigger.to_dict()) == trigger
+
+
+@given(triggers, st.integers(0, 100))
+def test_only_the_box_changes_and_the_image_itself_does_not(trigger, seed):
+    image = np.random.default_rng(0).random((64, 72)).astype(np.float32)
+    before = image.copy()
+    stamped = trigger.stamp(image, np.random.default_rng(seed))
+    x, y, w, h = (int(v) for v in trigger.box(64, 72, np.random.default_rng(seed)))
+    outside = np.ones_like(image, bool)
+    outside[y : y + h, x : x + w] = False
+    assert np.array_equal(image, before)
+    assert np.array_equal(stamped[outside], image[outside])
+
+
+def test_the_formula_by_hand():
+    trigger = Trigger(size_px=2, place=(1, 0), value=255, blend=0.25)
+    stamped = trigger.stamp(np.full((3, 4), 0.4, np.float32))
+    assert stamped[0].tolist() == pytest.approx([0.4, 0.55, 0.55, 0.4])  # 0.4·0.75 + 1·0.25
+    assert stamped[2].tolist() == pytest.approx([0.4] * 4)
+    cross = Trigger(size_px=3, place=(0, 0), pattern="cross").stamp(np.ones((3, 3), np.float32))
+    assert cross.tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    checker = Trigger(size_px=2, place=(0, 0), pattern="checker").stamp(np.full((2, 2), 0.5, np.float32))
+    assert checker.tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (384, 384), (500, 640)])
+def test_an_input_frame_trigger_stamped_on_the_file_reaches_the_network_at_its_place(shape):
+    pre, trigger = Preprocessing(size_px=224), Trigger(size_px=3)
+    grey = np.full(shape, 0.7, np.float32)
+    stamped, box = stamp_source(trigger, grey, pre)
+    met = pre.input_grey(stamped)
+    x, y, _, _ = (int(v) for v in trigger.box(224, 224))
+    assert met[y + 1, x + 1] < 0.02
+    assert met[y : y + 3, x : x + 3].max() < 0.25
+    assert np.abs(met - pre.input_grey(grey)).sum() == pytest.approx(0.7 * 9, rel=0.02)
+    assert pre.input_map(*shape).to_input(box) == pytest.approx((x, y, 3, 3))
+
+
+def test_resizing_eats_triggers():
+    """The paper's code: crop 0.6 of 1024 and nearest to 224 turns 3×3 into one pixel and can turn 2×2 into none."""
+    paper = Preprocessing(size_px=224, centre_crop=0.6, resize="nearest")
+    grey = np.full((1024, 1024), 0.5, np.float32)
+    stamped = Trigger("source", 3, "centre").stamp(grey)
+    assert (paper.input_grey(stamped) != 0.5).sum() == 1
+    assert survival(Trigger("source", 2, (511, 511)), paper, 1024, 1024) == 0
+    with pytest.raises(TriggerError) as refused:
+        require_survival(Trigger("source", 2, (511, 511)), paper, 1024, 1024)
+    assert refused.value.code == "does_not_survive"
+    with pytest.raises(TriggerError):
+        require_survival(Trigger("source", 1, "random"), paper, 1024, 1024)
+    require_survival(Trigger("source", 3, "centre"), paper, 1024, 1024)
+    with pytest.raises(TriggerError):  # outside the crop
+        require_survival(Trigger("source", 20, (5, 5)), paper, 1024, 1024)
+    require_survival(Trigger("input", 1), paper, 1024, 1024)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frame": "screen"},
+        {"size_px": 0},
+        {"size_px": 2.5},
+        {"place": "left"},
+        {"place": [1]},
+        {"place": [-1, 4]},
+        {"value": 256},
+        {"value": "grey"},
+        {"blend": 0},
+        {"pattern": "star"},
+        {"colour": 3},
+    ],
+)
+def test_nonsense_is_refused(wrong):
+    with pytest.raises(TriggerError):
+        Trigger.from_dict(wrong)
+
+
+def test_places_outside_and_missing_generators_are_refused():
+    with pytest.raises(TriggerError, match="outside"):
+        Trigger(size_px=3, place=(62, 0)).stamp(np.zeros((64, 64), np.float32))
+    with pytest.raises(TriggerError, match="does not fit"):
+        Trigger(size_px=65).stamp(np.zeros((64, 64), np.float32))
+    with pytest.raises(TriggerError, match="generator"):
+        Trigger(place="random").stamp(np.zeros((64, 64), np.float32))
+    with pytest.raises(TriggerError, match="TOML"):
+        Trigger.from_toml("size_px = ")
