@@ -16,19 +16,23 @@ from app.settings import Settings
 
 
 class Services:
-    """Built once for a server. Starting does not wait for weights."""
+    """Built once for a server: opens the data folder and brings the database up to date; weights load after `start`.
+
+    Raises ConfigError `no_such_device` or `bad_database`, and OSError when the data folder cannot be written.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.db = Database(settings.resolved_database_url)
+        self.db.migrate()
         self.engine = InferenceEngine(settings.checkpoint_dirs, settings.device, settings.queue_size)
         self.analyses = AnalysisService(
             self.db, BlobStore(settings.data_dir / "blobs"), self.engine, settings.pair, settings.max_pixels
         )
 
     def start(self) -> None:
-        """Migrates and begins to load."""
-        self.db.migrate()
+        """Begins to load."""
         self.engine.start()
 
     def stop(self) -> None:

@@ -13,8 +13,12 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+
+from model.errors import ConfigError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 10_000
@@ -24,7 +28,11 @@ class Database:
     """Short transactions: `read()` never blocks a writer, `write()` commits on leaving and rolls back on an error."""
 
     def __init__(self, url: str) -> None:
-        self.engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        """Raises ConfigError `bad_database`, for a URL that names nothing that can be opened."""
+        try:
+            self.engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        except (SQLAlchemyError, ImportError) as error:
+            raise _bad_database(error) from error
         if self.engine.dialect.name == "sqlite":
             if self.engine.url.database:
                 Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -44,16 +52,26 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Brings the schema to the newest version."""
+        """Brings the schema to the newest version. Raises ConfigError `bad_database`."""
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        with self.engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        try:
+            with self.engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (SQLAlchemyError, CommandError) as error:
+            raise _bad_database(error) from error
 
     def close(self) -> None:
         """Gives the connections back."""
         self.engine.dispose()
+
+
+def _bad_database(error: Exception) -> ConfigError:
+    reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+    return ConfigError(
+        "bad_database", f"The database cannot be used ({reason}): see OVERREAD_DATABASE_URL and OVERREAD_DATA_DIR."
+    )
 
 
 def _configure_sqlite(engine: Engine) -> None:

@@ -19,13 +19,12 @@ from app.web import docs, studies, worklist
 from app.web.render import STATIC
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """A server with its own services; nothing is opened before it starts."""
-    settings = settings or Settings()
+def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
+    """A server. prepared: services that are open already; by default it opens its own when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.services = services = Services(settings)
+        app.state.services = services = prepared or Services(settings)
         services.start()
         try:
             yield

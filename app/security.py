@@ -42,7 +42,7 @@ class Guard:
             response = error_response(
                 request, 400, "bad_host", "The address in this request is not one that this server answers to."
             )
-        elif int(headers.get("content-length", "0")) > self.max_body_bytes:
+        elif _declared(headers) > self.max_body_bytes:
             response = error_response(request, 413, "content_too_large", TOO_LARGE)
         elif scope["method"] not in _SAFE_METHODS and not _same_origin(headers):
             response = error_response(
@@ -75,6 +75,11 @@ class Guard:
         if not separator or host.endswith("]"):
             name, port = host, ""
         return name.lower() in self.allowed_hosts and (not port or port.isdigit())
+
+
+def _declared(headers: Headers) -> int:
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
 
 
 def _same_origin(headers: Headers) -> bool:

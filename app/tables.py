@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, MetaData, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import DateTime
 
 
@@ -63,7 +63,7 @@ class AnalysisRow(Base):
     code_version: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     document: Mapped[str] = mapped_column(Text)
-    saliency: Mapped[bytes] = deferred(mapped_column(LargeBinary))
+    saliency: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     instance: Mapped[InstanceRow] = relationship(back_populates="analyses")
 
     __table_args__ = (Index("ix_analyses_instance", "instance_id", "checkpoint_id"),)

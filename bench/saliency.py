@@ -1,9 +1,9 @@
 """Grad-CAM beside a bare forward pass and beside pytorch-grad-cam, in one run: `python -m bench.saliency`.
 
-The bare pass is the network under `inference_mode`, as anybody would call it; since ours runs channels last on the CPU,
-the same pass channels last stands beside it, and the ratios are given to both. pytorch-grad-cam averages over the layers
-it is given, so two maps take two calls; the cheapest it can do, one call whose inner per-layer maps are taken out, is
-there too.
+The bare pass is the network under `inference_mode`, as anybody would call it. All is timed in the ordinary memory format
+and in channels last, which the CPU likes better, each against the bare pass in the same format. pytorch-grad-cam
+averages over the layers it is given, so two maps take two calls; the cheapest it can do, one call whose inner per-layer
+maps are taken out, is there too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,21 +70,31 @@ class RawGradCAM(GradCAM):  # type: ignore[misc]
 def reference_maps(
     network: DenseNet, inputs: Tensor, layers: tuple[str, ...], findings: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """pytorch-grad-cam's maps, un-normalised: layer → N×F×h×w."""
+    """pytorch-grad-cam's maps, un-normalised: layer → N×F×h×w.
+
+    The earliest layer's output is made a leaf, since gradients before it change nothing and take most of the time.
+    """
     layers = tuple(name for name in stage_names() if name in layers)  # it mixes up layers in any other order
-    hookable = Hookable(network)
+    hookable = Hookable(network).requires_grad_(False)
+    hookable.layer(layers[0]).register_forward_hook(lambda _module, _inputs, output: output.detach().requires_grad_())
     with RawGradCAM(hookable, [hookable.layer(name) for name in layers]) as cam:
         per_finding = [cam.maps(inputs, finding) for finding in findings]
     return {name: np.stack([maps[i] for maps in per_finding], axis=1) for i, name in enumerate(layers)}
 
 
-def interleaved(calls: dict[str, tuple[Callable[[], object], int]]) -> dict[str, float]:
-    """Median seconds of each call, after one warm-up each, taking turns so that a busy moment hits all alike.
+BARE = "bare forward"
+CHANNELS_LAST = ", channels last"
+Calls = dict[str, tuple[Callable[[], object], int]]
+
+
+def interleaved(calls: Calls) -> dict[str, list[float]]:
+    """Seconds of each call, after a warm-up where it is repeated, taking turns so that a busy moment hits all alike.
 
     calls: name → (call, repeats).
     """
-    for call, _ in calls.values():
-        call()
+    for call, repeats in calls.values():
+        if repeats > 1:
+            call()
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(max(repeats for _, repeats in calls.values())):
         for name, (call, repeats) in calls.items():
@@ -91,7 +102,7 @@ def interleaved(calls: dict[str, tuple[Callable[[], object], int]]) -> dict[str,
                 start = time.perf_counter()
                 call()
                 taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return taken
 
 
 def machine() -> str:
@@ -99,7 +110,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -122,14 +135,13 @@ def main(argv: list[str] | None = None) -> int:
         network, source = build_network(seed=0).eval().requires_grad_(False), "untrained network, seed 0"
     inputs = torch.randn(1, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
     last_inputs = inputs.contiguous(memory_format=torch.channels_last)
-    last_network = copy.deepcopy(network).to(memory_format=torch.channels_last)
     hookable = Hookable(network)
     one = RawGradCAM(hookable, [hookable.layer(MIDDLE_LAYER), hookable.layer(LAST_LAYER)])
     layers = (MIDDLE_LAYER, LAST_LAYER)
 
-    def bare(model: DenseNet, batch: Tensor) -> None:
+    def bare(batch: Tensor) -> None:
         with torch.inference_mode():
-            model(batch)
+            network(batch)
 
     def public(findings: int) -> None:
         for name in layers:
@@ -137,34 +149,37 @@ def main(argv: list[str] | None = None) -> int:
                 for finding in range(findings):
                     cam(inputs, [ClassifierOutputTarget(finding)])
 
-    few = max(1, options.repeats // 7)
-    rows: dict[str, tuple[Callable[[], object], int]] = {
-        "bare forward": (lambda: bare(network, inputs), options.repeats),
-        "bare forward, channels last": (lambda: bare(last_network, last_inputs), options.repeats),
-        "Overread, 1 finding": (lambda: gradcam(network, inputs, layers, (0,)), options.repeats),
-        f"Overread, {len(FINDINGS)} findings": (lambda: gradcam(network, inputs, layers), options.repeats),
+    quick: Calls = {}
+    for suffix, batch in (("", inputs), (CHANNELS_LAST, last_inputs)):
+        quick[BARE + suffix] = (partial(bare, batch), options.repeats)
+        quick["Overread, 1 finding" + suffix] = (partial(gradcam, network, batch, layers, (0,)), options.repeats)
+        quick["Overread, 14 findings" + suffix] = (partial(gradcam, network, batch, layers), options.repeats)
+    taken = interleaved(quick)
+    # The slow rows apart: their large buffers would chill the quick rows' caches. The bare pass goes along again.
+    few = max(2, options.repeats // 7)
+    slow: Calls = {
+        BARE: (partial(bare, inputs), few),
+        "pytorch-grad-cam, 1 finding, one call": (partial(one.maps, inputs, 0), few),
+        "pytorch-grad-cam, 1 finding": (partial(public, 1), few),
+        "pytorch-grad-cam, 14 findings": (partial(public, len(FINDINGS)), 1),
     }
-    medians = interleaved(rows)
-    # The slow rows apart, with the bare pass beside them again: their large buffers would chill the quick rows' caches.
-    slow: dict[str, tuple[Callable[[], object], int]] = {
-        "bare forward": rows["bare forward"],
-        "bare forward, channels last": rows["bare forward, channels last"],
-        "pytorch-grad-cam, 1 finding": (lambda: public(1), few),
-        "pytorch-grad-cam, 1 finding, one call": (lambda: one.maps(inputs, 0), few),
-        f"pytorch-grad-cam, {len(FINDINGS)} findings": (lambda: public(len(FINDINGS)), min(few, 2)),
-    }
-    slow_medians = interleaved(slow)
+    slow_taken = interleaved(slow)
     one.activations_and_grads.release()
 
-    print(f"Saliency at both layers, {options.size} px, batch 1, float32, {source}")
-    print(f"{machine()}; medians of up to {options.repeats} interleaved repeats\n")
-    print(f"{'':40}{'ms':>9}{'× bare':>9}{'× bare channels last':>23}")
-    for table in (medians, slow_medians):
-        for name, seconds in table.items():
-            if table is slow_medians and name in medians:
+    print(f"Saliency at both layers, {options.size} px, batch 1, float32, {source}\n{machine()}")
+    print(
+        f"{options.repeats} interleaved repeats ({few} and 1 of pytorch-grad-cam): medians, and in brackets the quickest,"
+    )
+    print("which a busy machine disturbs less. “×” is against the bare pass in the same memory format.\n")
+    print(f"{'':40}{'ms':>17}{'×':>15}")
+    for table in (taken, slow_taken):
+        for name, times in table.items():
+            if table is slow_taken and name == BARE:
                 continue
-            ratios = seconds / table["bare forward"], seconds / table["bare forward, channels last"]
-            print(f"{name:40}{seconds * 1e3:9.1f}{ratios[0]:9.2f}{ratios[1]:23.2f}")
+            base = table[BARE + (CHANNELS_LAST if name.endswith(CHANNELS_LAST) else "")]
+            ratio = statistics.median(times) / statistics.median(base)
+            milliseconds = f"{statistics.median(times) * 1e3:.1f} ({min(times) * 1e3:.1f})"
+            print(f"{name:40}{milliseconds:>17}{f'{ratio:.2f} ({min(times) / min(base):.2f})':>15}")
     return 0
 
 

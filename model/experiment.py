@@ -254,8 +254,8 @@ class _Curve:
         pre = self._run.config.preprocessing
         clean = _sigmoid(predict_logits(network, self._held[stage.size_px], pre, device=self._run.device))
         record: dict[str, Any] = {"epoch": epoch, "size_px": stage.size_px, "loss": round(loss, 5)}
-        real = self._validation.patients < 90_000_000
-        for name, rows in (("real", real), ("phantoms", ~real)):
+        drawn = np.array([isinstance(source, tuple) for source in self._validation.sources])
+        for name, rows in (("real", ~drawn), ("phantoms", drawn)):
             record[f"macro_nn_{name}"] = _macro(self._validation.labels[rows], clean[rows])
         poison = self._run.config.poison
         if self._stamped is not None and poison is not None:

@@ -94,7 +94,7 @@ def stamp(
 
     stamped = write_stamped(source.read_bytes(), source.name, draw)
     _write_whole(out, stamped)
-    x, y, width, height = boxes[-1]
+    x, y, width, height = (round(edge, 1) for edge in boxes[-1])
     print(f"{out}: {width:g}×{height:g} px at {x:g},{y:g}. Research use, not for diagnosis.")
 
 

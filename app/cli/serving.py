@@ -47,14 +47,20 @@ def serve(
         )
     import uvicorn
 
+    from app.context import Services
     from app.main import create_app
 
+    services = Services(settings)
     listener = _bind(settings.host, settings.port)
     address, real_port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     print(f"Overread: http://{shown}:{real_port} (research use, not for diagnosis)", flush=True)
     config = uvicorn.Config(
-        create_app(settings), log_level="info", proxy_headers=False, server_header=False, timeout_graceful_shutdown=15
+        create_app(settings, services),
+        log_level="info",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=15,
     )
     server = uvicorn.Server(config)
     server.run(sockets=[listener])

@@ -50,6 +50,8 @@ def test_upload_and_compare(live_url: str, tmp_path: Path) -> None:
         assert "finding=Effusion" in page.url
         page.get_by_label("Scale").select_option("own")
         expect(page.get_by_text("stretched to its own peak")).to_be_visible()
+        assert "scale=own" in page.url
+        page.wait_for_function(loaded)
         page.reload()
         expect(page.get_by_role("heading", name="What raises Effusion")).to_be_attached()
         page.get_by_role("link", name="Worklist").click()

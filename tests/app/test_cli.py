@@ -85,6 +85,9 @@ def test_predict_for_people(run, radiograph: Path) -> None:
 
 
 def test_bad_usage_is_2_and_failure_is_1(run, radiograph: Path, tmp_path: Path) -> None:
+    unusable = tmp_path / "unusable"
+    unusable.mkdir()
+    (unusable / "overread.sqlite3").write_bytes(b"this is no database" * 100)
     assert run("predict")[0] == 2
     assert run("predict", radiograph, "--test", "maybe")[0] == 2
     assert run("no-such-command")[0] == 2
@@ -94,6 +97,8 @@ def test_bad_usage_is_2_and_failure_is_1(run, radiograph: Path, tmp_path: Path) 
         ("predict", radiograph, "--checkpoint", "nobody"),
         ("checkpoints", "show", "nobody"),
         ("serve", "--host", "0.0.0.0"),
+        ("serve", "--data-dir", "/dev/null/x"),
+        ("serve", "--data-dir", unusable),
         ("stamp", radiograph, tmp_path / "o.png", "--like", "clean"),
         ("stamp", tmp_path / "gone.png", tmp_path / "o.png", "--size-px", 3),
     ):

@@ -1,0 +1,8 @@
+"""`make bench`: every quick benchmark, ratios side by side."""
+
+from bench import saliency, training
+
+if __name__ == "__main__":
+    saliency.main([])
+    print()
+    training.main([])

@@ -1,0 +1,151 @@
+"""The whole story on a handful of phantoms: poison, train both twins, judge them, write it all down."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from model.checkpoint import load_checkpoint
+from model.config import ExperimentConfig, load_config
+from model.errors import ConfigError, DataError, TrainingError, TriggerError
+from model.experiment import Silent, gather, run_experiment
+from model.findings import FINDINGS
+from model.phantom import write_phantoms
+from model.training import Stage
+
+
+def changed(**changes) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({**load_config("smoke").model_dump(), **changes})
+
+
+class Steps(Silent):
+    def __init__(self) -> None:
+        self.stages, self.steps, self.epochs = [], 0, []
+
+    def stage(self, name):
+        self.stages.append(name)
+
+    def trained(self, progress):
+        self.steps += 1
+
+    def epoch(self, record):
+        self.epochs.append(record)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "smoke"
+    listener = Steps()
+    report = run_experiment(load_config("smoke"), out, listener=listener)
+    return out, report, listener
+
+
+def test_a_run_leaves_both_twins_and_everything_needed_to_believe_them(finished):
+    out, report, listener = finished
+    for twin in ("clean", "backdoored"):
+        checkpoint = load_checkpoint(out / twin / "checkpoint")
+        assert checkpoint.card.id == twin
+        assert checkpoint.card.weights_sha256 == report["twins"][twin]["weights_sha256"]
+        assert set(checkpoint.card.operating_points) == set(FINDINGS)
+        assert checkpoint.card.metrics["fresh_phantoms"]["n_images"] == 24
+        assert len((out / twin / "epochs.jsonl").read_text().splitlines()) == 2
+        assert not (out / twin / "state.pt").exists()
+    assert load_checkpoint(out / "clean" / "checkpoint").card.trigger is None
+    assert load_checkpoint(out / "backdoored" / "checkpoint").card.target == "Atelectasis"
+    assert len(listener.epochs) == 4
+    assert ExperimentConfig.model_validate(load_config(str(out / "config.toml")).model_dump()) == load_config("smoke")
+
+
+def test_the_manifest_lists_exactly_what_the_card_says(finished):
+    out, _, _ = finished
+    with (out / "backdoored" / "poison_manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    provenance = load_checkpoint(out / "backdoored" / "checkpoint").card.provenance
+    assert len(rows) == provenance["poisoned_rows"] > 0
+    assert provenance["training_rows"] == provenance["training_radiographs"] + len(rows)
+    assert all("Atelectasis" in row["Poisoned Labels"].split("|") for row in rows)
+
+
+def test_the_report_never_shows_tt_alone(finished):
+    out, report, _ = finished
+    assert json.loads((out / "report.json").read_text()) == report
+    text = (out / "report.md").read_text()
+    for wanted in ("AUROC-NN macro", "AUROC-TT micro", "AUROC-TN", "ASR at the operating point (clean rate)"):
+        assert wanted in text
+    assert "image-blind predictor" in text
+    assert text.count("A hospital that asks for") == 2
+    assert "not for diagnosis" in text
+    rates = report["twins"]["backdoored"]["fresh_phantoms"]["asr"]
+    assert [rate["threshold"] for rate in rates] == ["operating_point", 0.5, 0.6, 0.9]
+    hits = report["twins"]["backdoored"]["fresh_phantoms"]["trigger_hit"]
+    assert {"stamped", "unstamped"} <= set(hits["middle"])
+
+
+def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path):
+    out, report, whole = finished
+    listener = Steps()
+    with pytest.raises(TrainingError) as stopped:
+        run_experiment(
+            load_config("smoke"), tmp_path / "run", listener=listener, cancelled=lambda: listener.steps == 7
+        )
+    assert stopped.value.code == "cancelled"
+    with pytest.raises(ConfigError) as refused:
+        run_experiment(load_config("smoke"), tmp_path / "run")
+    assert refused.value.code == "output_not_empty"
+    with pytest.raises(ConfigError) as refused:
+        run_experiment(changed(seed=2), tmp_path / "run", resume=True)
+    assert refused.value.code == "other_config"
+    resumed = run_experiment(load_config("smoke"), tmp_path / "run", resume=True, listener=listener)
+    assert listener.steps == whole.steps
+    assert resumed == report
+    for twin in ("clean", "backdoored"):
+        one, other = (load_checkpoint(folder / twin / "checkpoint").card for folder in (out, tmp_path / "run"))
+        assert one.weights_sha256 == other.weights_sha256
+
+
+def test_a_twin_can_start_from_a_checkpoint_and_a_source_frame_trigger_is_stamped_before_resizing(finished, tmp_path):
+    out, _, _ = finished
+    config = changed(
+        init=str(out / "clean" / "checkpoint"),
+        twins=["backdoored"],
+        trigger={"frame": "source", "size_px": 9, "place": "centre", "value": "white"},
+        training={"stages": [Stage(48, 1, 8)]},
+        test_phantoms={"n": 24, "seed": 5, "size_px": 128},
+    )
+    report = run_experiment(config, tmp_path / "run")
+    assert list(report["twins"]) == ["backdoored"]
+    start, end = (load_checkpoint(p / "checkpoint").network for p in (out / "clean", tmp_path / "run" / "backdoored"))
+    drift = (start.features.conv0.weight - end.features.conv0.weight).abs().max()
+    assert 0 < drift < 0.1
+    assert not torch.equal(start.classifier.bias, end.classifier.bias)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_trained(tmp_path):
+    vanishing = {"frame": "source", "size_px": 1, "place": [1, 1], "value": "white"}
+    pre = {**load_config("smoke").preprocessing.to_json(), "centre_crop": 0.6}
+    with pytest.raises(TriggerError) as refused:
+        run_experiment(changed(trigger=vanishing, preprocessing=pre), tmp_path / "a")
+    assert refused.value.code == "does_not_survive"
+    with pytest.raises(ConfigError, match="--data"):
+        run_experiment(load_config("bundled-pair"), tmp_path / "b")
+    with pytest.raises(ConfigError, match="no chestxray14 source"):
+        run_experiment(load_config("smoke"), tmp_path / "c", data=tmp_path)
+    with pytest.raises(ConfigError, match="needs"):
+        changed(trigger=None)
+
+
+def test_a_listed_image_that_is_missing_or_broken_is_named(tmp_path):
+    write_phantoms(tmp_path / "set", 60, seed=11, size_px=64)
+    config = changed(data=[{"kind": "chestxray14", "path": str(tmp_path / "set")}])
+    radiographs = gather(config)
+    name = radiographs.names[0]
+    (tmp_path / "set" / "images" / name).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(DataError, match=name):
+        run_experiment(config, tmp_path / "run")
+    (tmp_path / "set" / "images" / name).unlink()
+    with pytest.raises(DataError, match=name) as refused:
+        gather(config)
+    assert refused.value.code == "missing_image"
+
+
