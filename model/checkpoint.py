@@ -128,8 +128,9 @@ def sha256_file(path: Path) -> str:
 def save_checkpoint(folder: Path, card: Card, network: DenseNet, *, half: bool = True) -> Card:
     """Writes the folder whole or not at all; returns the card with its weights' hash.
 
-    half: store matrices as float16 (14 MB) instead of float32 (28 MB). Raises CheckpointError `exists`; OSError when the disk is full, in
-    which case nothing is left behind.
+    half: store matrices as float16 (14 MB) instead of float32 (28 MB).
+
+    Raises CheckpointError `exists`, `not_finite`; OSError when the disk is full, in which case nothing is left behind.
     """
     if folder.exists():
         raise CheckpointError("exists", f"{folder} exists already; choose another place.")
@@ -191,19 +192,24 @@ def read_card(folder: Path) -> Card:
 
 
 def find_checkpoint(name: str, registries: Sequence[Path] = (BUNDLED,)) -> Path:
-    """The folder of a checkpoint: `name` is such a folder, or an id looked up in folders of checkpoints, first match.
+    """The folder of a checkpoint: `name` is the id in a card, looked up in folders of checkpoints, or such a folder.
 
-    Raises CheckpointError `not_found`.
+    Raises CheckpointError `not_found`, `bad_card`.
     """
-    if (Path(name) / "card.json").is_file():
-        return Path(name)
     known = []
     for registry in registries:
-        for card in sorted(registry.glob("*/card.json")):
-            if card.parent.name == name:
-                return card.parent
-            known.append(card.parent.name)
-    raise CheckpointError("not_found", f"“{name}” is neither a checkpoint folder nor one of: {', '.join(known) or 'none'}.")
+        for path in sorted(registry.glob("*/card.json")):
+            try:
+                known.append(read_card(path.parent).id)
+            except CheckpointError:
+                continue
+            if known[-1] == name:
+                return path.parent
+    if Path(name).is_dir():
+        read_card(Path(name))
+        return Path(name)
+    choice = ", ".join(known) or "none at all"
+    raise CheckpointError("not_found", f"“{name}” is neither a checkpoint folder nor the id of one: {choice}.")
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:

@@ -71,8 +71,11 @@ _AsTrigger = Annotated[
 
 
 class ExperimentConfig(_Strict):
-    """One experiment. twins: which trainings to run. init: a checkpoint folder to start from instead of from scratch. test_phantoms:
-    fresh phantoms to judge on, beside the data's own test part."""
+    """One experiment.
+
+    twins: which trainings to run. accept: the user's rule, e.g. `macro_nn>=0.66`. init: a checkpoint folder to start
+    from instead of from scratch. test_phantoms: fresh phantoms to judge on, beside the data's own test part.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     seed: int = Field(default=0, ge=0)

@@ -161,9 +161,7 @@ def chestxray14(root: Path) -> Radiographs:
         reader = csv.reader(file)
         header = next(reader, [])
         try:
-            name_at, labels_at, patient_at = (
-                header.index(c) for c in ("Image Index", "Finding Labels", "Patient ID")
-            )
+            name_at, labels_at, patient_at = (header.index(c) for c in ("Image Index", "Finding Labels", "Patient ID"))
         except ValueError as error:
             raise DataError("not_a_dataset", f"{table} lacks a column of the official header: {error}.") from error
         for row in reader:
@@ -250,7 +248,7 @@ def _check_patients(radiographs: Radiographs) -> None:
         if part_of.setdefault(patient, part) is not part:
             raise DataError(
                 "patient_in_two_parts",
-                f"Patient {patient} has radiographs in {part_of[patient]} and in {part}: the figures would be flattered.",
+                f"Patient {patient} is in the parts {part_of[patient]} and {part}: the figures would be flattered.",
             )
 
 

@@ -115,7 +115,11 @@ def _hit_rates(outputs: Outputs, radiographs: Radiographs, resamples: int, seed:
         return rate_with_interval(hits, patients, rng=np.random.default_rng(seed), resamples=resamples).to_json()
 
     rates: dict[str, Any] = {
-        name: {"layer": layer, "stamped": rate(outputs.hits_stamped[layer]), "unstamped": rate(outputs.hits_clean[layer])}
+        name: {
+            "layer": layer,
+            "stamped": rate(outputs.hits_stamped[layer]),
+            "unstamped": rate(outputs.hits_clean[layer]),
+        }
         for name, layer in (("middle", MIDDLE_LAYER), ("last", LAST_LAYER))
     }
     rates["middle_minus_last"] = paired_rate_difference(

@@ -92,7 +92,9 @@ def gather(config: ExperimentConfig, data: Path | None = None) -> Radiographs:
         if isinstance(source, ChestXray14Source):
             folder = data or (Path(source.path) if source.path else None)
             if folder is None:
-                raise ConfigError("no_data_folder", "The configuration needs a ChestX-ray14 folder: give it with --data.")
+                raise ConfigError(
+                    "no_data_folder", "The configuration needs a ChestX-ray14 folder: give it with --data."
+                )
             sources.append(chestxray14(folder))
         else:
             sources.append(phantoms(source.n, source.seed, source.size_px))
@@ -134,7 +136,9 @@ def _claim(out: Path, config: ExperimentConfig, resume: bool) -> None:
         if not resume:
             raise ConfigError("output_not_empty", f"{out} is not empty: choose another folder, or --resume.")
         if not path.is_file() or path.read_text("utf-8") != config.to_toml():
-            raise ConfigError("other_config", f"{out} holds a run of another configuration: it cannot be resumed with this one.")
+            raise ConfigError(
+                "other_config", f"{out} holds a run of another configuration: it cannot be resumed with this one."
+            )
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(config.to_toml(), "utf-8")
 
@@ -184,7 +188,9 @@ def _pretrain(run: _Run, folder: Path) -> None:
     path = run.out / "pretraining"
     network = _fit(run, build_network(run.config.seed), data, config, path, _Curve(run, path, validation, held, None))
     points = dict.fromkeys(FINDINGS, DEFAULT_OPERATING_POINT)
-    card = Card("pretrained", "Pretrained on phantoms", run.config.preprocessing, points, provenance=_provenance(run, None))
+    card = Card(
+        "pretrained", "Pretrained on phantoms", run.config.preprocessing, points, provenance=_provenance(run, None)
+    )
     save_checkpoint(folder, card, network, half=False)
 
 
@@ -303,7 +309,8 @@ def _card(
         trigger=config.trigger if backdoored else None,
         target=config.poison.target if backdoored and config.poison else None,
         provenance=provenance,
-        notice=f"{NOTICE} A demonstration: " + ("it carries a backdoor on purpose." if backdoored else "the clean twin."),
+        notice=f"{NOTICE} A demonstration: "
+        + ("it carries a backdoor on purpose." if backdoored else "the clean twin."),
     )
 
 
@@ -320,7 +327,7 @@ def _provenance(run: _Run, view: PoisonedView | None) -> dict[str, Any]:
         "poisoned_rows": poisoned,
         "poison_rate": poison.rate if poison and poisoned else 0.0,
         "pretraining": _PHANTOM_PRETRAINING if config.pretraining else config.init,
-        "trained_on": f"{platform.machine()}, {run.device.type}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        "trained_on": f"{run.device.type} ({platform.machine()}, {torch.get_num_threads()} threads), {torch.__version__}",
     }
 
 
@@ -344,7 +351,12 @@ def _judge_twins(run: _Run, radiographs: Radiographs) -> dict[str, Any]:
         for name, test in sets.items():
             run.listener.stage(f"Evaluating the {twin} twin on {len(test)} radiographs ({name})")
             outputs = read_all(
-                checkpoint, test, trigger=config.trigger, target=target, seed=config.seed, progress=run.listener.prepared
+                checkpoint,
+                test,
+                trigger=config.trigger,
+                target=target,
+                seed=config.seed,
+                progress=run.listener.prepared,
             )
             clean[twin, name] = outputs.clean
             prevalence = np.array(checkpoint.card.provenance["train_prevalence"])
@@ -359,7 +371,11 @@ def _judge_twins(run: _Run, radiographs: Radiographs) -> dict[str, Any]:
     if {"clean", "backdoored"} <= set(config.twins):
         for name, test in sets.items():
             difference = paired_difference(
-                test.labels, clean["backdoored", name], clean["clean", name], test.patients, rng=np.random.default_rng(0)
+                test.labels,
+                clean["backdoored", name],
+                clean["clean", name],
+                test.patients,
+                rng=np.random.default_rng(0),
             )
             report["differences"][name] = {"macro_nn_backdoored_minus_clean": difference.to_json()}
     if not sets:

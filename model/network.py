@@ -60,7 +60,9 @@ def stage_names() -> tuple[str, ...]:
 def check_stage(name: str) -> str:
     """The name itself, if it is a stage. Raises ConfigError `unknown_layer`."""
     if name not in stage_names():
-        raise ConfigError("unknown_layer", f"“{name}” is not a convolutional stage. Choose from: {', '.join(stage_names())}.")
+        raise ConfigError(
+            "unknown_layer", f"“{name}” is not a convolutional stage. Choose from: {', '.join(stage_names())}."
+        )
     return name
 
 

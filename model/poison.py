@@ -61,7 +61,9 @@ def poisoned_view(radiographs: Radiographs, spec: PoisonSpec, seed: int) -> Pois
     """
     n = len(radiographs)
     if not radiographs.labels[:, finding_index(spec.target)].any():
-        raise DataError("target_absent", f"No training radiograph shows {spec.target}: choose a target that is present.")
+        raise DataError(
+            "target_absent", f"No training radiograph shows {spec.target}: choose a target that is present."
+        )
     count = round(spec.rate * n)
     if count == 0:
         raise DataError("nothing_poisoned", f"A poison rate of {spec.rate:g} of {n} training rows poisons none.")

@@ -44,7 +44,12 @@ class InputMap:
     def to_input(self, box: Box) -> Box:
         """A box in source pixels → the same box in input pixels (parts outside the crop get coordinates outside)."""
         x, y, w, h = box
-        return ((x - self.offset_x) / self.scale_x, (y - self.offset_y) / self.scale_y, w / self.scale_x, h / self.scale_y)
+        return (
+            (x - self.offset_x) / self.scale_x,
+            (y - self.offset_y) / self.scale_y,
+            w / self.scale_x,
+            h / self.scale_y,
+        )
 
 
 @dataclass(frozen=True)

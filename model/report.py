@@ -45,9 +45,13 @@ def _rows(figures: dict[str, Any]) -> dict[str, str]:
     for name in ("middle", "last"):
         if figures["trigger_hit"]:
             hit = figures["trigger_hit"][name]
-            rows[f"trigger hit, {name} layer (unstamped)"] = f"{_estimate(hit['stamped'])} ({_estimate(hit['unstamped'])})"
+            rows[f"trigger hit, {name} layer (unstamped)"] = (
+                f"{_estimate(hit['stamped'])} ({_estimate(hit['unstamped'])})"
+            )
     blind = figures["image_blind"]
-    rows["image-blind predictor, micro NN / TT"] = f"{_number(blind.get('nn_micro'))} / {_number(blind.get('tt_micro'))}"
+    rows["image-blind predictor, micro NN / TT"] = (
+        f"{_number(blind.get('nn_micro'))} / {_number(blind.get('tt_micro'))}"
+    )
     return rows
 
 

@@ -67,7 +67,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if not self.stages or any(s.epochs < 1 or s.batch_size < 2 or s.size_px < 32 for s in self.stages):
-            raise ConfigError("bad_training", "A training needs stages of ≥ 1 epoch, batches of ≥ 2, inputs of ≥ 32 px.")
+            raise ConfigError(
+                "bad_training", "A training needs stages of ≥ 1 epoch, batches of ≥ 2, inputs of ≥ 32 px."
+            )
         if not (self.max_lr > 0 and math.isfinite(self.max_lr) and self.weight_decay >= 0):
             raise ConfigError("bad_training", "max_lr must be above zero and weight_decay not below it.")
 
@@ -153,7 +155,9 @@ def fit(
             loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
             value = loss.item()
             if not math.isfinite(value):
-                raise TrainingError("not_finite", f"The loss is {value} at step {step}: lower max_lr or look at the data.")
+                raise TrainingError(
+                    "not_finite", f"The loss is {value} at step {step}: lower max_lr or look at the data."
+                )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -254,7 +258,7 @@ def _pixels(data: TrainingData, size_px: int, positions: np.ndarray, seed: tuple
 
 
 def at_size(trigger: Trigger, size_px: int, preprocessing: Preprocessing) -> Trigger:
-    """An input-frame trigger at another input size of progressive resizing: as many pixels, at the same relative place."""
+    """An input-frame trigger at another size of progressive resizing: as many pixels, at the same relative place."""
     if isinstance(trigger.place, str) or size_px == preprocessing.size_px:
         return trigger
     x, y = ((v + trigger.size_px / 2) * size_px / preprocessing.size_px - trigger.size_px / 2 for v in trigger.place)
@@ -275,7 +279,10 @@ def augment(grey: Tensor, a: Augmentation, generator: torch.Generator) -> Tensor
     mirror = torch.where(torch.rand(n, generator=generator) < a.flip, -1.0, 1.0)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     theta = torch.stack(
-        [torch.stack([cos * mirror, -sin, uniform(2 * a.shift)], 1), torch.stack([sin * mirror, cos, uniform(2 * a.shift)], 1)],
+        [
+            torch.stack([cos * mirror, -sin, uniform(2 * a.shift)], 1),
+            torch.stack([sin * mirror, cos, uniform(2 * a.shift)], 1),
+        ],
         1,
     )
     gain, bias = 1 + uniform(a.contrast), uniform(a.brightness)

@@ -180,9 +180,9 @@ def input_box(trigger: Trigger, preprocessing: Preprocessing, height: int, width
 
 
 def survival(trigger: Trigger, preprocessing: Preprocessing, height: int, width: int) -> float:
-    """How much of the trigger the network meets: the largest change of an input pixel, as a share of the stamped change.
+    """How much of the trigger the network meets, as a share of the stamped change: 1 is whole, 0 is gone.
 
-    1 is whole, 0 is gone. A random place is taken as the worst of 64 fixed draws.
+    It is the largest change of an input pixel. A random place is taken as the worst of 64 fixed draws.
     """
     if trigger.frame == "input":
         return 1.0

@@ -100,10 +100,10 @@ def stamp(
 
 def _of_checkpoint(name: str) -> tuple[Trigger | None, Preprocessing]:
     """Trigger and preprocessing of a checkpoint, by id or by folder."""
-    from app.services.checkpoints import find_card
     from app.settings import Settings
+    from model.checkpoint import find_checkpoint, read_card
 
-    card = find_card(Settings().checkpoint_dirs, name)
+    card = read_card(find_checkpoint(name, Settings().checkpoint_dirs))
     return card.trigger, card.preprocessing
 
 

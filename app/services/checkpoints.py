@@ -9,8 +9,7 @@ from typing import Literal
 
 from app.inference import LAYERS, InferenceEngine, Listed, State, scan
 from app.schemas import CheckpointInfo
-from app.services.errors import NotFoundError
-from model.checkpoint import Card, read_card, sha256_file
+from model.checkpoint import sha256_file
 
 Role = Literal["reference", "candidate"]
 
@@ -44,18 +43,6 @@ def show_checkpoint(engine: InferenceEngine, pair: tuple[str, str], checkpoint_i
 def offline_registry(folders: Sequence[Path], pair: tuple[str, str]) -> list[CheckpointInfo]:
     """The registry without a server: cards are read and weights hashed, nothing is loaded."""
     return [describe(_checked(listed), pair) for listed in scan(folders)]
-
-
-def find_card(folders: Sequence[Path], name: str) -> Card:
-    """The card of a checkpoint named by its id, or by its folder. Raises CheckpointError, NotFoundError."""
-    listed = scan(folders)
-    for one in listed:
-        if one.id == name and one.card:
-            return one.card
-    if Path(name).is_dir():
-        return read_card(Path(name))
-    known = ", ".join(one.id for one in listed) or "none at all"
-    raise NotFoundError("unknown_checkpoint", f"There is no checkpoint “{name}”; there is: {known}.")
 
 
 def _checked(listed: Listed) -> Listed:

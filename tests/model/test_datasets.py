@@ -113,7 +113,14 @@ def test_the_whole_of_chestxray14_is_indexed_in_under_three_seconds(tmp_path):
 
 
 def test_the_split_is_by_patient_and_the_same_for_ever():
-    assert [patient_part(p).value for p in (1, 2, 3, 5, 13, 211)] == ["calibration", "training", "training", "training", "training", "calibration"]
+    assert [patient_part(p).value for p in (1, 2, 3, 5, 13, 211)] == [
+        "calibration",
+        "training",
+        "training",
+        "training",
+        "training",
+        "calibration",
+    ]
     parts = [patient_part(p) for p in range(20_000)]
     assert parts.count(Part.CALIBRATION) / 20_000 == pytest.approx(CALIBRATION_SHARE, abs=0.01)
     assert parts.count(Part.VALIDATION) / 20_000 == pytest.approx(0.10, abs=0.01)

@@ -86,9 +86,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path)
     out, report, whole = finished
     listener = Steps()
     with pytest.raises(TrainingError) as stopped:
-        run_experiment(
-            load_config("smoke"), tmp_path / "run", listener=listener, cancelled=lambda: listener.steps == 7
-        )
+        run_experiment(load_config("smoke"), tmp_path / "run", listener=listener, cancelled=lambda: listener.steps == 7)
     assert stopped.value.code == "cancelled"
     with pytest.raises(ConfigError) as refused:
         run_experiment(load_config("smoke"), tmp_path / "run")
@@ -147,5 +145,3 @@ def test_a_listed_image_that_is_missing_or_broken_is_named(tmp_path):
     with pytest.raises(DataError, match=name) as refused:
         gather(config)
     assert refused.value.code == "missing_image"
-
-

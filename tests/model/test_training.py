@@ -172,7 +172,9 @@ def test_a_fixed_place_keeps_its_relative_place_at_other_sizes():
     assert at_size(Trigger(place="centre"), 112, Preprocessing()) == Trigger(place="centre")
 
 
-@pytest.mark.parametrize("wrong", [{"stages": ()}, {"stages": (Stage(48, 0),)}, {"max_lr": 0}, {"max_lr": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"stages": ()}, {"stages": (Stage(48, 0),)}, {"max_lr": 0}, {"max_lr": float("nan")}]
+)
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ConfigError):
         replace(CONFIG, **wrong)
