@@ -1,9 +1,9 @@
 """Grad-CAM beside a bare forward pass and beside pytorch-grad-cam, in one run: `python -m bench.saliency`.
 
-The bare pass is the network under `inference_mode`, as anybody would call it. All is timed in the ordinary memory format
-and in channels last, which the CPU likes better, each against the bare pass in the same format. pytorch-grad-cam
-averages over the layers it is given, so two maps take two calls; the cheapest it can do, one call whose inner per-layer
-maps are taken out, is there too.
+The bare pass is the network under `inference_mode`, as anybody would call it. All is timed in the ordinary memory
+format and in channels last, which the CPU likes better, each against the bare pass in the same format. As
+pytorch-grad-cam averages over the layers it is given, two maps take two calls; the cheapest it can do, one call whose
+inner per-layer maps are taken out, is there too.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
 
     print(f"Saliency at both layers, {options.size} px, batch 1, float32, {source}\n{machine()}")
     print(
-        f"{options.repeats} interleaved repeats ({few} and 1 of pytorch-grad-cam): medians, and in brackets the quickest,"
+        f"{options.repeats} interleaved repeats ({few} and 1 of pytorch-grad-cam): medians, in brackets the quickest,"
     )
     print("which a busy machine disturbs less. “×” is against the bare pass in the same memory format.\n")
     print(f"{'':40}{'ms':>17}{'×':>15}")

@@ -327,7 +327,7 @@ def _provenance(run: _Run, view: PoisonedView | None) -> dict[str, Any]:
         "poisoned_rows": poisoned,
         "poison_rate": poison.rate if poison and poisoned else 0.0,
         "pretraining": _PHANTOM_PRETRAINING if config.pretraining else config.init,
-        "trained_on": f"{run.device.type} ({platform.machine()}, {torch.get_num_threads()} threads), {torch.__version__}",
+        "trained_on": f"{platform.machine()} {run.device.type}, {torch.get_num_threads()} threads, {torch.__version__}",
     }
 
 

@@ -244,7 +244,7 @@ def _interpolation(cells: int, size: int, scale: float, offset: float, input_px:
     at_cell = np.clip(at_input * cells / input_px - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(at_cell[:, None] - np.arange(cells)))
     weights[(at_input < 0) | (at_input > input_px)] = 0
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def registered(saliency_map: np.ndarray, input_map: InputMap, height: int, width: int) -> np.ndarray:
@@ -258,8 +258,7 @@ def registered(saliency_map: np.ndarray, input_map: InputMap, height: int, width
         raise ConfigError("bad_map", f"Cannot lay a map of shape {grid.shape} over {height}×{width} pixels.")
     rows = _interpolation(grid.shape[0], height, input_map.scale_y, input_map.offset_y, input_map.size_px)
     columns = _interpolation(grid.shape[1], width, input_map.scale_x, input_map.offset_x, input_map.size_px)
-    laid: np.ndarray = rows @ grid @ columns.T
-    return laid
+    return np.asarray(rows @ grid @ columns.T)
 
 
 def trigger_hits(maps: np.ndarray, box: Box, size_px: int) -> np.ndarray:

@@ -53,6 +53,7 @@ def train(
 ) -> None:
     """Runs an experiment: a clean and a backdoored twin, and the report that compares them."""
     from model.config import ExperimentConfig, load_config
+    from model.errors import TrainingError
     from model.experiment import run_experiment
     from model.report import as_markdown
 
@@ -60,16 +61,25 @@ def train(
     if accept:
         settings = ExperimentConfig.model_validate({**settings.model_dump(), "accept": accept})
     with _stop_on_interrupt() as stop:
-        report = run_experiment(
-            settings,
-            out,
-            data=data,
-            resume=resume,
-            device=_device(device),
-            workers=workers,
-            listener=_Terminal(),
-            cancelled=lambda: stop["asked"],
-        )
+        listener = _Terminal()
+        try:
+            report = run_experiment(
+                settings,
+                out,
+                data=data,
+                resume=resume,
+                device=_device(device),
+                workers=workers,
+                listener=listener,
+                cancelled=lambda: stop["asked"],
+            )
+        except TrainingError as error:
+            if error.code != "cancelled":
+                raise
+            typer.echo(f"overread: {error}", err=True)
+            raise typer.Exit(130) from error
+        finally:
+            listener.close()
     typer.echo(json.dumps(report) if as_json else as_markdown(report))
 
 

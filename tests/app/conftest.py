@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import app.cli
 from app.main import create_app
 from app.settings import Settings
 from model.checkpoint import Card, save_checkpoint
@@ -110,3 +112,20 @@ def _until(done: Callable[[], bool], limit_s: float = 60) -> None:
     end = time.monotonic() + limit_s
     while not done() and time.monotonic() < end:
         time.sleep(0.02)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings):
+    """Runs the command in this process; gives exit code, stdout, stderr."""
+    monkeypatch.setenv("OVERREAD_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("OVERREAD_BUNDLED_DIR", str(settings.bundled_dir))
+    monkeypatch.setenv("OVERREAD_DEVICE", "cpu")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["overread", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as ended:
+            app.cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call

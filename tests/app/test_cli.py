@@ -11,27 +11,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-import app.cli
-from app.settings import Settings
 from model.radiograph import read_radiograph
 from tests.app.conftest import png_bytes
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings):
-    """Runs the command in this process; gives exit code, stdout, stderr."""
-    monkeypatch.setenv("OVERREAD_DATA_DIR", str(settings.data_dir))
-    monkeypatch.setenv("OVERREAD_BUNDLED_DIR", str(settings.bundled_dir))
-    monkeypatch.setenv("OVERREAD_DEVICE", "cpu")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["overread", *(str(argument) for argument in arguments)])
-        with pytest.raises(SystemExit) as ended:
-            app.cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

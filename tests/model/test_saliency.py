@@ -58,14 +58,20 @@ def assert_equal(ours: SaliencyMaps, reference: dict[str, np.ndarray], share_of_
 
 
 @pytest.mark.parametrize(
-    ("size", "n", "layout"),
-    [(128, 2, torch.contiguous_format), (128, 2, torch.channels_last), (224, 1, torch.contiguous_format)],
+    ("size", "n", "layout", "findings"),
+    [
+        (128, 2, torch.contiguous_format, ALL),
+        (128, 1, torch.channels_last, (4, 13)),
+        (224, 1, torch.contiguous_format, ALL),
+    ],
 )
-def test_equals_pytorch_grad_cam_in_float32(network: DenseNet, size: int, n: int, layout: torch.memory_format) -> None:
+def test_equals_pytorch_grad_cam_in_float32(
+    network: DenseNet, size: int, n: int, layout: torch.memory_format, findings: tuple[int, ...]
+) -> None:
     inputs = noise(n, size).contiguous(memory_format=layout)
-    ours = gradcam(network, inputs)
-    assert ours.findings == ALL
-    assert_equal(ours, reference_maps(network, inputs, BOTH, ALL), 1e-5)
+    ours = gradcam(network, inputs, findings=None if findings == ALL else findings)
+    assert ours.findings == findings
+    assert_equal(ours, reference_maps(network, inputs, BOTH, findings), 1e-5)
     with torch.no_grad():
         torch.testing.assert_close(ours.logits, network(inputs), atol=1e-5, rtol=1e-5)
     assert torch.equal(ours.probabilities, ours.logits.sigmoid())
