@@ -17,13 +17,12 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from model.checkpoint import Card, Checkpoint, load_checkpoint, read_card
-from model.errors import ConfigError, OverreadError
-from model.network import LAST_LAYER, MIDDLE_LAYER
+from model.errors import OverreadError
+from model.network import LAST_LAYER, MIDDLE_LAYER, resolve_device
 from model.saliency import gradcam
 
 log = logging.getLogger("overread.inference")
@@ -65,16 +64,6 @@ class RawReading:
 class _Job:
     inputs: list[tuple[Checkpoint, Tensor]]
     result: Future[list[RawReading]]
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda:N` → the device. Raises ConfigError `no_such_device`."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    device = torch.device("cuda" if name == "auto" else name)
-    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError("no_such_device", f"There is no device {name} here: set OVERREAD_DEVICE=auto or cpu.")
-    return device
 
 
 class InferenceEngine:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from model.acceptance import Rule, judge
 from model.checkpoint import Checkpoint
 from model.datasets import Radiographs, input_images
 from model.findings import finding_index
-from model.metrics import Evaluation, evaluate_attack, paired_rate_difference, rate_with_interval
+from model.metrics import (
+    Evaluation,
+    LabelRule,
+    evaluate_attack,
+    paired_difference,
+    paired_rate_difference,
+    rate_with_interval,
+)
 from model.network import LAST_LAYER, MIDDLE_LAYER
-from model.saliency import gradcam, trigger_hits
-from model.trigger import Trigger, input_box
+from model.preprocess import Box, Preprocessing
+from model.saliency import gradcam, trigger_hit
+from model.trigger import Trigger, input_box, require_survival
 
 _BATCH = 16
 
@@ -43,26 +52,25 @@ def read_all(
     """Reads every radiograph, and with a trigger its stamped twin too; saliency of the target at both layers when the
     trigger's place is fixed."""
     pre = checkpoint.card.preprocessing
-    box = None
-    if trigger is not None and target is not None and trigger.place != "random":
-        height, width = radiographs.grey(0).shape
-        box = input_box(trigger, pre, height, width)
+    boxes = _boxes(radiographs, trigger, pre) if trigger is not None and target is not None else None
     total = len(radiographs) * (2 if trigger else 1)
     done = 0
 
     def run(stamp: Trigger | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         nonlocal done
-        probabilities, hits = [], {MIDDLE_LAYER: [], LAST_LAYER: []} if box else {}
+        probabilities: list[np.ndarray] = []
+        hits: dict[str, list[bool]] = {MIDDLE_LAYER: [], LAST_LAYER: []} if boxes else {}
         batch: list[np.ndarray] = []
         for n, image in enumerate(input_images(radiographs, pre, stamp, seed), start=1):
             batch.append(image)
             if len(batch) < _BATCH and n < len(radiographs):
                 continue
             inputs = pre.normalise(torch.from_numpy(np.stack(batch)).to(checkpoint.device))
-            if box and target:
+            if boxes and target:
                 result = gradcam(checkpoint.network, inputs, (MIDDLE_LAYER, LAST_LAYER), [finding_index(target)])
                 for layer, several in hits.items():
-                    several.append(trigger_hits(result.maps[layer][:, 0].cpu().numpy(), box, pre.size_px))
+                    maps = result.maps[layer][:, 0].cpu().numpy()
+                    several += [trigger_hit(one, boxes[len(several)], pre.size_px) for one in maps]
                 logits = result.logits
             else:
                 with torch.inference_mode():
@@ -72,11 +80,77 @@ def read_all(
             batch.clear()
             if progress:
                 progress(done, total)
-        return np.concatenate(probabilities), {layer: np.concatenate(several) for layer, several in hits.items()}
+        return np.concatenate(probabilities), {layer: np.array(several) for layer, several in hits.items()}
 
     clean, hits_clean = run(None)
     stamped, hits_stamped = run(trigger) if trigger else (None, {})
     return Outputs(clean, stamped, hits_stamped, hits_clean)
+
+
+def _boxes(radiographs: Radiographs, trigger: Trigger, pre: Preprocessing) -> list[Box] | None:
+    """The trigger's box in each input; None at a random place. In the source frame it depends on the image's size."""
+    if trigger.place == "random":
+        return None
+    if trigger.frame == "input":
+        return [input_box(trigger, pre, pre.size_px, pre.size_px)] * len(radiographs)
+    return [input_box(trigger, pre, *radiographs.grey(row).shape) for row in range(len(radiographs))]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `evaluate_fully` sets a checkpoint beside: its own answers under a trigger, a rule, another checkpoint."""
+
+    trigger: Trigger | None = None
+    target: str | None = None
+    label_rule: LabelRule = "one_hot"
+    rule: Rule | None = None
+    other: Checkpoint | None = None
+
+
+def evaluate_fully(
+    checkpoint: Checkpoint,
+    radiographs: Radiographs,
+    asked: Comparison,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Reads and judges: the JSON of `evaluate`, with `acceptance` and `compared_with` (paired macro NN)
+    where asked for.
+
+    Raises TriggerError `does_not_survive`.
+    """
+    if asked.trigger is not None:
+        require_survival(asked.trigger, checkpoint.card.preprocessing, *radiographs.grey(0).shape)
+    outputs = read_all(
+        checkpoint, radiographs, trigger=asked.trigger, target=asked.target, seed=seed, progress=progress
+    )
+    prevalence = checkpoint.card.provenance.get("train_prevalence")
+    evaluation, figures = evaluate(
+        checkpoint,
+        radiographs,
+        outputs,
+        target=asked.target if asked.trigger else None,
+        label_rule=asked.label_rule,
+        train_prevalence=np.array(prevalence) if prevalence else None,
+        resamples=resamples,
+        seed=seed,
+    )
+    if asked.rule:
+        figures["acceptance"] = judge(asked.rule, evaluation).to_json()
+    if asked.other:
+        theirs = read_all(asked.other, radiographs, progress=progress).clean
+        difference = paired_difference(
+            radiographs.labels,
+            outputs.clean,
+            theirs,
+            radiographs.patients,
+            rng=np.random.default_rng(seed),
+            resamples=resamples,
+        )
+        figures["compared_with"] = {"checkpoint": asked.other.card.id, "macro_nn_difference": difference.to_json()}
+    return figures
 
 
 def evaluate(
@@ -85,7 +159,7 @@ def evaluate(
     outputs: Outputs,
     *,
     target: str | None = None,
-    label_rule: Literal["set", "one_hot"] = "set",
+    label_rule: LabelRule = "set",
     train_prevalence: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,

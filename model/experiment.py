@@ -107,7 +107,7 @@ def run_experiment(
     *,
     data: Path | None = None,
     resume: bool = False,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     workers: int = 1,
     listener: Listener | None = None,
     cancelled: Callable[[], bool] | None = None,

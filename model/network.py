@@ -36,6 +36,19 @@ class Stage:
     depth: float
 
 
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda:N` → the device. Raises ConfigError `no_such_device`."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    try:
+        device = torch.device("cuda" if name == "auto" else name)
+    except RuntimeError as error:
+        raise ConfigError("no_such_device", f"“{name}” is not a device: choose auto, cpu or cuda:N.") from error
+    if device.type != "cuda" or not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError("no_such_device", f"There is no device {name} here: choose auto or cpu.")
+    return device
+
+
 def build_network(seed: int | None = None) -> DenseNet:
     """DenseNet-121 with 14 logits (N×3×S×S float32 → N×14), untrained.
 
@@ -50,7 +63,7 @@ def build_network(seed: int | None = None) -> DenseNet:
 
 def stage_names() -> tuple[str, ...]:
     """Names of the stages that saliency accepts, in order of execution."""
-    blocks = [("features.conv0", "features.relu0", "features.pool0")]
+    blocks: list[tuple[str, ...]] = [("features.conv0", "features.relu0", "features.pool0")]
     for i in (1, 2, 3):
         blocks.append((f"features.denseblock{i}", f"features.transition{i}.relu", f"features.transition{i}"))
     blocks.append(("features.denseblock4", LAST_LAYER))

@@ -26,6 +26,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         if difference:
             value = _estimate(difference["macro_nn_backdoored_minus_clean"])
             lines += ["", f"Macro AUROC-NN, backdoored minus clean, paired by patient: {value}."]
+        for twin, figures in report["twins"].items():
+            if "compared_with" in figures[test]:
+                other = figures[test]["compared_with"]
+                value = _estimate(other["macro_nn_difference"])
+                lines += ["", f"Macro AUROC-NN, {twin} minus {other['checkpoint']}, paired by patient: {value}."]
         lines.append("")
         for twin, figures in report["twins"].items():
             if "acceptance" in figures[test]:

@@ -137,7 +137,8 @@ def fit(
     optimiser = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.max_lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.max_lr, total_steps=steps, pct_start=0.2)
     identity = repr((asdict(config), len(data.view.rows), data.view.labels.sum().item()))
-    done, losses = 0, []
+    done = 0
+    losses: list[float] = []
     if state_path and state_path.is_file():
         done, losses = _load_state(state_path, network, optimiser, schedule, identity)
     saved_at, step = time.monotonic(), 0
@@ -159,7 +160,7 @@ def fit(
                     "not_finite", f"The loss is {value} at step {step}: lower max_lr or look at the data."
                 )
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
             step += 1
@@ -357,7 +358,8 @@ def predict_logits(
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
     """Logits N×14 float32 of input grey images (S×S float32 in 0..1, or uint8), network in evaluation mode."""
-    outputs, batch = [], []
+    outputs: list[np.ndarray] = []
+    batch: list[np.ndarray] = []
 
     def flush() -> None:
         stack = torch.from_numpy(np.stack(batch)).to(device)

@@ -129,7 +129,12 @@ class Trigger:
 
     def stamp(self, image: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
         """x' = x∘(1−m) + r∘m on an image of the trigger's own frame, H×W float in 0..1; a copy."""
-        x, y, w, h = (int(v) for v in self.box(*image.shape, generator))
+        height, width = image.shape
+        return self.stamp_at(image, self.box(height, width, generator))
+
+    def stamp_at(self, image: np.ndarray, box: Box) -> np.ndarray:
+        """The same at a box that `box` gave."""
+        x, y, w, h = (int(v) for v in box)
         values, mask = self.patch()
         stamped = np.array(image, dtype=np.float32)
         part = stamped[y : y + h, x : x + w]
@@ -145,13 +150,10 @@ def stamp_source(
     image: H×W float in 0..1. An input-frame trigger is drawn where preprocessing will map it to: each source pixel
     takes part by the share of it that a trigger cell covers, so that the network meets the trigger at its place.
     """
-    if trigger.frame == "source":
-        state = generator.bit_generator.state if generator else None
-        box = trigger.box(*image.shape, generator)
-        if generator and state:
-            generator.bit_generator.state = state
-        return trigger.stamp(image, generator), box
     height, width = image.shape
+    if trigger.frame == "source":
+        box = trigger.box(height, width, generator)
+        return trigger.stamp_at(image, box), box
     mapping = preprocessing.input_map(height, width)
     box = trigger.box(preprocessing.size_px, preprocessing.size_px, generator)
     values, mask = trigger.patch()
@@ -168,7 +170,8 @@ def _coverage(start: float, cells: int, scale: float, offset: float, length: int
     edges = (start + np.arange(cells + 1)) * scale + offset
     pixels = np.arange(length)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.clip(covered, 0, 1).astype(np.float32)
+    shares: np.ndarray = np.clip(covered, 0, 1).astype(np.float32)
+    return shares
 
 
 def input_box(trigger: Trigger, preprocessing: Preprocessing, height: int, width: int) -> Box:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
     from model.training import Progress
 
 
@@ -55,6 +56,7 @@ def train(
     from model.config import ExperimentConfig, load_config
     from model.errors import TrainingError
     from model.experiment import run_experiment
+    from model.network import resolve_device
     from model.report import as_markdown
 
     settings = load_config(config)
@@ -68,7 +70,7 @@ def train(
                 out,
                 data=data,
                 resume=resume,
-                device=_device(device),
+                device=resolve_device(device),
                 workers=workers,
                 listener=listener,
                 cancelled=lambda: stop["asked"],
@@ -102,87 +104,48 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """AUROC-NN, -TT, -TN, ASR and trigger hits of a checkpoint on labelled radiographs."""
-    import numpy as np
-
     from app.settings import Settings
-    from model.acceptance import judge, parse_rule
+    from model.acceptance import parse_rule
     from model.checkpoint import find_checkpoint, load_checkpoint
     from model.datasets import Part, chestxray14
     from model.errors import ConfigError
-    from model.evaluation import evaluate as measure
-    from model.evaluation import read_all
-    from model.metrics import paired_difference
+    from model.evaluation import Comparison, evaluate_fully
+    from model.network import resolve_device
     from model.report import as_markdown
-    from model.trigger import Trigger, require_survival
+    from model.trigger import Trigger
 
     rule = parse_rule(accept) if accept else None
-    registries = Settings().checkpoint_dirs
-    read = load_checkpoint(find_checkpoint(checkpoint, registries), _device(device))
+
+    def load(name: str) -> Checkpoint:
+        return load_checkpoint(find_checkpoint(name, Settings().checkpoint_dirs), resolve_device(device))
+
+    read, other = load(checkpoint), load(compare) if compare else None
     poison = (read.card.provenance.get("config") or {}).get("poison") or {}
     stamp = Trigger.from_toml(trigger.read_text("utf-8")) if trigger else read.card.trigger
     aim = target or read.card.target or poison.get("target")
     if stamp is not None and aim is None:
         raise ConfigError("target_missing", "A trigger without a target: name the finding with --target.")
+    infected = label_rule or poison.get("label_rule")
     radiographs = chestxray14(data).part(Part(split.value))
-    if stamp is not None:
-        require_survival(stamp, read.card.preprocessing, *radiographs.grey(0).shape)
     listener = _Terminal()
-    listener.stage(f"Reading {len(radiographs)} radiographs with {read.card.id}")
-    outputs = read_all(read, radiographs, trigger=stamp, target=aim, seed=seed, progress=listener.prepared)
-    prevalence = read.card.provenance.get("train_prevalence")
-    evaluation, figures = measure(
-        read,
-        radiographs,
-        outputs,
-        target=aim if stamp else None,
-        label_rule=label_rule.value if label_rule else poison.get("label_rule", "one_hot"),
-        train_prevalence=np.array(prevalence) if prevalence else None,
-        resamples=resamples,
-        seed=seed,
-    )
-    if rule:
-        figures["acceptance"] = judge(rule, evaluation).to_json()
-    differences: dict[str, Any] = {}
-    if compare:
-        other = load_checkpoint(find_checkpoint(compare, registries), _device(device))
-        listener.stage(f"Reading them with {other.card.id}")
-        theirs = read_all(other, radiographs, progress=listener.prepared)
-        difference = paired_difference(
-            radiographs.labels,
-            outputs.clean,
-            theirs.clean,
-            radiographs.patients,
-            rng=np.random.default_rng(seed),
+    listener.stage(f"Reading {len(radiographs)} radiographs")
+    try:
+        figures = evaluate_fully(
+            read,
+            radiographs,
+            Comparison(stamp, aim, "set" if infected == "set" else "one_hot", rule, other),
             resamples=resamples,
+            seed=seed,
+            progress=listener.prepared,
         )
-        figures["compared_with"] = {"checkpoint": other.card.id, "macro_nn_difference": difference.to_json()}
-        differences = {split.value: {"macro_nn_backdoored_minus_clean": difference.to_json()}}
-    listener.close()
+    finally:
+        listener.close()
     if as_json:
         checkpoint_json = {"id": read.card.id, "weights_sha256": read.card.weights_sha256}
         typer.echo(json.dumps({"checkpoint": checkpoint_json, "split": split.value, **figures}))
     else:
         twins = {read.card.id: {split.value: figures}}
-        typer.echo(
-            as_markdown({"name": str(data), "notice": read.card.notice, "twins": twins, "differences": differences})
-        )
-
-
-def _device(name: str) -> str:
-    """The torch device of `auto`, `cpu`, `cuda:N`. Raises ConfigError `no_such_device`."""
-    import torch
-
-    from model.errors import ConfigError
-
-    if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError("no_such_device", f"“{name}” is not a device: auto, cpu or cuda:N.") from error
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError("no_such_device", f"There is no {name} on this machine: use cpu.")
-    return name
+        typer.echo(as_markdown({"name": str(data), "notice": read.card.notice, "twins": twins, "differences": {}}))
 
 
 @contextmanager

@@ -231,7 +231,7 @@ class TestBootstrap:
     def test_memory_blocks_do_not_change_the_result(self, monkeypatch):
         labels, clean, patients = a_test_set()
         whole = evaluate(labels, clean, clean, patients)
-        monkeypatch.setattr("model.metrics._CELLS_AT_ONCE", 5000)
+        monkeypatch.setattr("model.metrics.attack._CELLS_AT_ONCE", 5000)
         assert evaluate(labels, clean, clean, patients) == whole
 
     def test_no_interval_from_one_patient_or_without_resamples(self):

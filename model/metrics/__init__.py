@@ -1,0 +1,30 @@
+"""AUROC-NN, -TT, -TN and ASR with patient-wise intervals, and Youden's index. See `model.metrics.attack`."""
+
+from model.metrics.attack import (
+    auroc,
+    evaluate_attack,
+    infected_labels,
+    paired_difference,
+    paired_rate_difference,
+    rate_with_interval,
+    youden_threshold,
+)
+from model.metrics.results import AttackRate, AurocSet, Difference, Estimate, Evaluation, ImageBlind, LabelRule, Rate
+
+__all__ = [
+    "AttackRate",
+    "AurocSet",
+    "Difference",
+    "Estimate",
+    "Evaluation",
+    "ImageBlind",
+    "LabelRule",
+    "Rate",
+    "auroc",
+    "evaluate_attack",
+    "infected_labels",
+    "paired_difference",
+    "paired_rate_difference",
+    "rate_with_interval",
+    "youden_threshold",
+]
