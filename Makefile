@@ -41,4 +41,4 @@ lock:
 		--python-version 3.11 --all-extras pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) data runs build dist
+	rm -rf $(VENV) build dist

@@ -15,6 +15,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -26,7 +27,8 @@ from model.network import LAST_LAYER, MIDDLE_LAYER, resolve_device
 from model.saliency import gradcam
 
 log = logging.getLogger("overread.inference")
-LAYERS = {"middle": MIDDLE_LAYER, "last": LAST_LAYER}
+Role = Literal["middle", "last"]
+LAYERS: dict[Role, str] = {"middle": MIDDLE_LAYER, "last": LAST_LAYER}
 
 
 class State(StrEnum):
@@ -74,7 +76,7 @@ class InferenceEngine:
         self.device = resolve_device(device)
         self._listed = scan(folders, only)
         self._loaded: dict[str, Checkpoint] = {}
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=queue_size)
+        self._jobs: queue.Queue[_Job] = queue.Queue(maxsize=queue_size)
         self._settled = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -137,6 +139,8 @@ class InferenceEngine:
             self._jobs.put_nowait(job)
         except queue.Full:
             raise BusyError("busy", "Too many radiographs are waiting; try again in a few seconds.") from None
+        if self._stopping.is_set():  # it may have come after the last look at the queue
+            job.result.cancel()
         try:
             return job.result.result()
         except CancelledError:
@@ -150,7 +154,7 @@ class InferenceEngine:
                 job = self._jobs.get(timeout=0.2)
             except queue.Empty:
                 continue
-            if job is None or not job.result.set_running_or_notify_cancel():
+            if not job.result.set_running_or_notify_cancel():
                 continue
             try:
                 job.result.set_result([_read_one(checkpoint, inputs) for checkpoint, inputs in job.inputs])
@@ -174,11 +178,9 @@ class InferenceEngine:
     def _drop_waiting(self) -> None:
         while True:
             try:
-                job = self._jobs.get_nowait()
+                self._jobs.get_nowait().result.cancel()
             except queue.Empty:
                 return
-            if job is not None:
-                job.result.cancel()
 
 
 def _shutting_down() -> BusyError:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torchvision.models import DenseNet
 
 from model.errors import CheckpointError, ConfigError, TriggerError
@@ -146,7 +146,8 @@ def save_checkpoint(folder: Path, card: Card, network: DenseNet, *, half: bool =
             if not bool(torch.isfinite(kept).all()):
                 raise CheckpointError("not_finite", f"The weight {name} is not finite{' in float16' if half else ''}.")
             weights[name] = kept.contiguous()
-        save_file(weights, temporary / "weights.safetensors", metadata={"format": "pt", "notice": card.notice})
+        data = save(weights, metadata={"format": "pt", "notice": card.notice})
+        (temporary / "weights.safetensors").write_bytes(data)  # save_file would hide why a write failed
         card = replace(card, weights_sha256=sha256_file(temporary / "weights.safetensors"))
         (temporary / "card.json").write_text(_card_text(card), "utf-8")
         for path in temporary.iterdir():

@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -284,6 +285,7 @@ _work: _Work | None = None  # what a decoding process works on; set once a proce
 def _begin(work: _Work) -> None:
     global _work
     _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to answer
     torch.set_num_threads(1)
 
 
@@ -328,6 +330,18 @@ def cached_images(
     return [np.load(path, mmap_mode="r") for path in paths]
 
 
+def _reserve(path: Path) -> None:
+    """Takes the disk space of a memory map now: a full disk would otherwise kill the process in the middle of it."""
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        size = path.stat().st_size / 2**20
+        raise DataError(
+            "disk_full", f"There is no room for {size:.0f} MB in {path.parent} ({error.strerror})."
+        ) from error
+
+
 def _fill(
     radiographs: Radiographs,
     preprocessings: Sequence[Preprocessing],
@@ -342,6 +356,8 @@ def _fill(
         np.lib.format.open_memmap(path, "w+", np.uint8, (n, p.size_px, p.size_px))
         for path, p in zip(paths, preprocessings, strict=True)
     ]
+    for path in paths:
+        _reserve(path)
     work = (radiographs, preprocessings, trigger, seed)
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in an unknown state
     with ProcessPoolExecutor(max(1, workers), spawn, _begin, (work,)) as executor:

@@ -14,6 +14,10 @@ class OverreadError(Exception):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type, tuple[str, str], dict[str, object]]:
+        """Errors cross process borders: a decoding worker's reaches the one who asked."""
+        return type(self), (self.code, str(self)), self.__dict__
+
 
 class RadiographError(OverreadError):
     """Bytes that cannot be read as a radiograph."""

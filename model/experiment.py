@@ -1,6 +1,7 @@
 """One experiment = data + poison + training of the twins + evaluation → a run folder.
 
-The folder: `config.toml`; `clean/` and `backdoored/`, each with `checkpoint/`, `epochs.jsonl`, the resumable
+The folder: `config.toml` and `data.sha256` (what was run, on which radiographs); `pretrained/`; `clean/` and
+`backdoored/`, each with `checkpoint/`, `epochs.jsonl`, the resumable
 `state.pt` until it is done, and (backdoored) `poison_manifest.csv`; `report.json` and `report.md`; `cache/`.
 """
 
@@ -20,17 +21,18 @@ from torchvision.models import DenseNet
 
 from model.acceptance import judge, parse_rule
 from model.checkpoint import NOTICE, Card, load_checkpoint, save_checkpoint, update_card
-from model.config import ChestXray14Source, ExperimentConfig
-from model.datasets import Part, Radiographs, cached_images, chestxray14, join, phantoms
-from model.errors import ConfigError, DataError
+from model.config import ExperimentConfig
+from model.datasets import Part, Radiographs, cached_images, phantoms
+from model.errors import TrainingError
 from model.evaluation import evaluate, read_all
 from model.findings import FINDINGS, finding_index
 from model.metrics import auroc, paired_difference, youden_threshold
 from model.network import build_network
-from model.poison import PoisonedView, clean_view, poisoned_view, write_manifest
+from model.plan import Plan, claim, input_sizes, make_plan, preprocessing_at
+from model.poison import PoisonedView, clean_view, write_manifest
 from model.report import write_report
 from model.training import Progress, Stage, TrainingConfig, TrainingData, fit, predict_logits
-from model.trigger import require_survival
+from model.trigger import Trigger, at_size
 
 DEFAULT_OPERATING_POINT = 0.5
 _PHANTOM_PRETRAINING = "phantoms, clean, shared by the twins"
@@ -79,26 +81,11 @@ class _Run:
     def cache(self) -> Path:
         return self.out / "cache"
 
-
-def gather(config: ExperimentConfig, data: Path | None = None) -> Radiographs:
-    """The radiographs of an experiment; `data` overrides the folder of a ChestX-ray14 source.
-
-    Raises DataError, ConfigError `no_data_folder` or `no_such_source`.
-    """
-    sources = []
-    if data is not None and not any(isinstance(s, ChestXray14Source) for s in config.data):
-        raise ConfigError("no_such_source", "--data was given, but the configuration has no chestxray14 source.")
-    for source in config.data:
-        if isinstance(source, ChestXray14Source):
-            folder = data or (Path(source.path) if source.path else None)
-            if folder is None:
-                raise ConfigError(
-                    "no_data_folder", "The configuration needs a ChestX-ray14 folder: give it with --data."
-                )
-            sources.append(chestxray14(folder))
-        else:
-            sources.append(phantoms(source.n, source.seed, source.size_px))
-    return join(sources)
+    def prepared(self, done: int, total: int) -> None:
+        """Passes progress on, and stops here if that was asked for."""
+        self.listener.prepared(done, total)
+        if self.cancelled and self.cancelled():
+            raise TrainingError("cancelled", "Stopped; --resume goes on from there.")
 
 
 def run_experiment(
@@ -117,46 +104,37 @@ def run_experiment(
     Raises ConfigError `output_not_empty`, `other_config`; DataError; TriggerError `does_not_survive`; TrainingError.
     """
     run = _Run(config, out, torch.device(device), workers, listener or Silent(), cancelled)
-    _claim(out, config, resume)
-    radiographs = gather(config, data)
-    training, validation = radiographs.part(Part.TRAINING), radiographs.part(Part.VALIDATION)
-    if config.trigger is not None:
-        for row in range(min(8, len(training))):
-            require_survival(config.trigger, config.preprocessing, *training.grey(row).shape)
+    plan = make_plan(config, data)
+    claim(out, config, plan, resume)
     start = _starting_network(run)
     for twin in config.twins:
         if not (out / twin / "checkpoint").is_dir():
-            _train_twin(run, twin, training, validation, start)
-    return _judge_twins(run, radiographs)
-
-
-def _claim(out: Path, config: ExperimentConfig, resume: bool) -> None:
-    path = out / "config.toml"
-    if out.is_dir() and any(out.iterdir()):
-        if not resume:
-            raise ConfigError("output_not_empty", f"{out} is not empty: choose another folder, or --resume.")
-        if not path.is_file() or path.read_text("utf-8") != config.to_toml():
-            raise ConfigError(
-                "other_config", f"{out} holds a run of another configuration: it cannot be resumed with this one."
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(config.to_toml(), "utf-8")
-
-
-def _sized(config: ExperimentConfig, stages: Sequence[Stage]) -> list[int]:
-    return sorted({stage.size_px for stage in stages} | {config.preprocessing.size_px})
+            _train_twin(run, twin, plan, start)
+    return _judge_twins(run, plan.tests)
 
 
 def _images(run: _Run, radiographs: Radiographs, sizes: Sequence[int], stamped: bool = False) -> dict[int, np.ndarray]:
-    preprocessings = [replace(run.config.preprocessing, size_px=size) for size in sizes]
+    """The cached inputs by size; stamped: with the trigger, one of the input frame fitted to each size."""
+    trigger, own = run.config.trigger, run.config.preprocessing.size_px
+    if not stamped or trigger is None:
+        return _cached(run, radiographs, sizes, None)
+    images: dict[int, np.ndarray] = {}
+    for size in sizes:
+        images |= _cached(run, radiographs, [size], at_size(trigger, size, own))
+    return images
+
+
+def _cached(
+    run: _Run, radiographs: Radiographs, sizes: Sequence[int], trigger: Trigger | None
+) -> dict[int, np.ndarray]:
     arrays = cached_images(
         radiographs,
-        preprocessings,
+        [preprocessing_at(run.config, size) for size in sizes],
         run.cache,
-        trigger=run.config.trigger if stamped else None,
+        trigger=trigger,
         seed=run.config.seed,
         workers=run.workers,
-        progress=run.listener.prepared,
+        progress=run.prepared,
     )
     return dict(zip(sizes, arrays, strict=True))
 
@@ -192,21 +170,20 @@ def _pretrain(run: _Run, folder: Path) -> None:
         "pretrained", "Pretrained on phantoms", run.config.preprocessing, points, provenance=_provenance(run, None)
     )
     save_checkpoint(folder, card, network, half=False)
+    (path / "state.pt").unlink(missing_ok=True)
 
 
-def _train_twin(
-    run: _Run, twin: str, training: Radiographs, validation: Radiographs, start: Callable[[], DenseNet]
-) -> None:
-    config = run.config
+def _train_twin(run: _Run, twin: str, plan: Plan, start: Callable[[], DenseNet]) -> None:
+    config, training, validation = run.config, plan.training, plan.validation
     run.listener.stage(f"Preparing the images of the {twin} twin")
-    sizes = _sized(config, config.training.stages)
+    sizes = input_sizes(config)
     images, held = _images(run, training, sizes), _images(run, validation, sizes)
     folder = run.out / twin
     folder.mkdir(exist_ok=True)
     view, trigger, stamped = clean_view(training), None, None
     if twin == "backdoored":
-        assert config.poison is not None and config.trigger is not None
-        view = poisoned_view(training, config.poison, config.seed)
+        assert plan.poisoned is not None and config.trigger is not None
+        view = plan.poisoned
         write_manifest(folder / "poison_manifest.csv", training, view)
         if config.trigger.frame == "source":
             stamped = _images(run, training, sizes, stamped=True)
@@ -270,8 +247,12 @@ class _Curve:
             stamped = _sigmoid(predict_logits(network, self._stamped[stage.size_px], pre, device=self._run.device))
             record["asr_0.5"] = round(float((stamped[without, target] >= 0.5).mean()), 4)
             record["clean_rate_0.5"] = round(float((clean[without, target] >= 0.5).mean()), 4)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**record, "at": time.strftime("%Y-%m-%dT%H:%M:%S")}) + "\n")
+        earlier = self._path.read_text("utf-8").splitlines() if self._path.is_file() else []
+        kept = [line for line in earlier if json.loads(line)["epoch"] < epoch]  # a kill can repeat an epoch's end
+        kept.append(json.dumps({**record, "at": time.strftime("%Y-%m-%dT%H:%M:%S")}))
+        temporary = self._path.with_suffix(".partial")
+        temporary.write_text("\n".join(kept) + "\n", "utf-8")
+        temporary.replace(self._path)
         self._run.listener.epoch(record)
 
 
@@ -331,15 +312,9 @@ def _provenance(run: _Run, view: PoisonedView | None) -> dict[str, Any]:
     }
 
 
-def _judge_twins(run: _Run, radiographs: Radiographs) -> dict[str, Any]:
+def _judge_twins(run: _Run, sets: dict[str, Radiographs]) -> dict[str, Any]:
     """Reads the test sets with every twin, writes the report, and puts the figures into the cards."""
     config = run.config
-    sets: dict[str, Radiographs] = {}
-    if Part.TEST in radiographs.parts:
-        sets["test"] = radiographs.part(Part.TEST)
-    if config.test_phantoms:
-        t = config.test_phantoms
-        sets["fresh_phantoms"] = phantoms(t.n, t.seed, t.size_px, Part.TEST)
     report: dict[str, Any] = {"name": config.name, "notice": NOTICE, "twins": {}, "differences": {}}
     rule = parse_rule(config.accept) if config.accept else None
     target = config.poison.target if config.poison else None
@@ -356,7 +331,7 @@ def _judge_twins(run: _Run, radiographs: Radiographs) -> dict[str, Any]:
                 trigger=config.trigger,
                 target=target,
                 seed=config.seed,
-                progress=run.listener.prepared,
+                progress=run.prepared,
             )
             clean[twin, name] = outputs.clean
             prevalence = np.array(checkpoint.card.provenance["train_prevalence"])
@@ -378,7 +353,5 @@ def _judge_twins(run: _Run, radiographs: Radiographs) -> dict[str, Any]:
                 rng=np.random.default_rng(0),
             )
             report["differences"][name] = {"macro_nn_backdoored_minus_clean": difference.to_json()}
-    if not sets:
-        raise DataError("no_test_set", "There is nothing to judge on: no test part, and no [test_phantoms].")
     write_report(run.out, report)
     return report

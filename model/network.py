@@ -19,7 +19,6 @@ from model.findings import FINDINGS
 ARCHITECTURE = "densenet121"
 MIDDLE_LAYER = "features.transition3.relu"
 LAST_LAYER = "features.relu"  # our name: torchvision applies this ReLU as a function, after features.norm5
-STRIDE_TO_LAST = 32  # input pixels per cell of the last layer
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from torchvision.models import DenseNet
 from model.errors import ConfigError, TrainingError
 from model.poison import PoisonedView
 from model.preprocess import Preprocessing
-from model.trigger import Trigger
+from model.trigger import Trigger, at_size
 
 _STATE_VERSION = 1
 
@@ -120,9 +120,10 @@ def fit(
     """Trains the network in place and returns it in evaluation mode.
 
     state_path: where to keep the resumable state; when the file is there, the training goes on from it. end_of_epoch
-    gets (epoch from 1, stage, network in evaluation mode, mean loss). cancelled is asked after every step.
+    gets (epoch from 1, stage, network in evaluation mode, mean loss), before the state is saved: after a kill in
+    between it is called for the same epoch again. cancelled is asked after every step.
 
-    Raises TrainingError `not_finite`, `cancelled`, `disk_full`, `other_state`; KeyboardInterrupt after saving.
+    Raises TrainingError `not_finite`, `cancelled` (the state is saved), `disk_full`, `other_state`, `bad_state`.
     """
     device = torch.device(device)
     half = device.type == "cuda"
@@ -167,12 +168,13 @@ def fit(
             losses.append(value)
             if report:
                 report(pace.after(epoch, step, value, stage))
+            ended = len(losses) == batches
             stop = bool(cancelled and cancelled())
-            if state_path and (stop or time.monotonic() - saved_at > config.checkpoint_s):
+            if state_path and not ended and (stop or time.monotonic() - saved_at > config.checkpoint_s):
                 _save_state(state_path, network, optimiser, schedule, identity, step, losses)
                 saved_at = time.monotonic()
-            if stop:
-                raise TrainingError("cancelled", f"Stopped after step {step} of {steps}; --resume goes on from there.")
+            if stop and not ended:
+                raise _stopped(step, steps)
         if end_of_epoch:
             network.eval()
             end_of_epoch(epoch + 1, stage, network, float(np.mean(losses)))
@@ -181,7 +183,13 @@ def fit(
         if state_path:
             _save_state(state_path, network, optimiser, schedule, identity, step, losses)
             saved_at = time.monotonic()
+        if step < steps and cancelled and cancelled():
+            raise _stopped(step, steps)
     return network.eval().requires_grad_(False)
+
+
+def _stopped(step: int, steps: int) -> TrainingError:
+    return TrainingError("cancelled", f"Stopped after step {step} of {steps}; --resume goes on from there.")
 
 
 class _Pace:
@@ -227,7 +235,7 @@ def _batches(
 
     def prepare(batch: int) -> tuple[Tensor, Tensor]:
         positions = order[batch * stage.batch_size : (batch + 1) * stage.batch_size]
-        grey = torch.from_numpy(_pixels(data, stage.size_px, positions, (config.seed, epoch))).to(device)
+        grey = torch.from_numpy(_pixels(data, stage.size_px, positions, config.seed)).to(device)
         word = int(np.random.SeedSequence((config.seed, epoch, batch)).generate_state(1)[0])
         generator = torch.Generator().manual_seed(word)
         inputs = data.preprocessing.normalise(augment(grey, config.augmentation, generator))
@@ -243,29 +251,19 @@ def _batches(
             yield ready
 
 
-def _pixels(data: TrainingData, size_px: int, positions: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
-    """N×S×S float32 in 0..1, poisoned rows stamped."""
+def _pixels(data: TrainingData, size_px: int, positions: np.ndarray, seed: int) -> np.ndarray:
+    """N×S×S float32 in 0..1, poisoned rows stamped; a random place is drawn once a row, as an added image has one."""
     images = data.images[size_px]
     grey = np.empty((len(positions), size_px, size_px), np.float32)
-    trigger = at_size(data.trigger, size_px, data.preprocessing) if data.trigger else None
+    trigger = at_size(data.trigger, size_px, data.preprocessing.size_px) if data.trigger else None
     for i, position in enumerate(positions.tolist()):
         row, poisoned = int(data.view.rows[position]), bool(data.view.poisoned[position])
         if poisoned and data.stamped is not None:
             grey[i] = data.stamped[size_px][row] / np.float32(255)
             continue
         image = images[row] / np.float32(255)
-        grey[i] = trigger.stamp(image, np.random.default_rng((*seed, position))) if poisoned and trigger else image
+        grey[i] = trigger.stamp(image, np.random.default_rng((seed, position))) if poisoned and trigger else image
     return grey
-
-
-def at_size(trigger: Trigger, size_px: int, preprocessing: Preprocessing) -> Trigger:
-    """An input-frame trigger at another size of progressive resizing: as many pixels, at the same relative place."""
-    if isinstance(trigger.place, str) or size_px == preprocessing.size_px:
-        return trigger
-    x, y = ((v + trigger.size_px / 2) * size_px / preprocessing.size_px - trigger.size_px / 2 for v in trigger.place)
-    limit = size_px - trigger.size_px
-    place = (min(max(round(x), 0), limit), min(max(round(y), 0), limit))
-    return Trigger(trigger.frame, trigger.size_px, place, trigger.pattern, trigger.value, trigger.blend)
 
 
 def augment(grey: Tensor, a: Augmentation, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -183,19 +183,21 @@ def input_box(trigger: Trigger, preprocessing: Preprocessing, height: int, width
 
 
 def survival(trigger: Trigger, preprocessing: Preprocessing, height: int, width: int) -> float:
-    """How much of the trigger the network meets, as a share of the stamped change: 1 is whole, 0 is gone.
+    """How much of the trigger the network meets, as a share of what is stamped: 1 is whole, 0 is gone.
 
-    It is the largest change of an input pixel. A random place is taken as the worst of 64 fixed draws.
+    It is the largest share that one input pixel takes from the pixels that the pattern acts on, whatever their grey. A
+    random place is taken as the worst of 64 fixed draws. Raises TriggerError `outside`.
     """
     if trigger.frame == "input":
+        trigger.box(preprocessing.size_px, preprocessing.size_px, np.random.default_rng(0))
         return 1.0
+    acts = (trigger.patch()[1] > 0).astype(np.float32)
     worst = 1.0
-    places = [None] if trigger.place != "random" else [np.random.default_rng(i) for i in range(64)]
-    base = np.full((height, width), 0.5, np.float32)
-    white = Trigger(trigger.frame, trigger.size_px, trigger.place, "square", 255, 1.0)
-    for generator in places:
-        change = preprocessing.input_grey(white.stamp(base, generator)) - preprocessing.input_grey(base)
-        worst = min(worst, float(change.max()) / 0.5)
+    for draw in range(64 if trigger.place == "random" else 1):
+        x, y, w, h = (int(v) for v in trigger.box(height, width, np.random.default_rng(draw)))
+        probe = np.zeros((height, width), np.float32)
+        probe[y : y + h, x : x + w] = acts
+        worst = min(worst, float(preprocessing.input_grey(probe).max()))
     return worst
 
 
@@ -209,3 +211,13 @@ def require_survival(trigger: Trigger, preprocessing: Preprocessing, height: int
             f"{width}×{height} image is cropped to {preprocessing.centre_crop:.0%} and resized to "
             f"{preprocessing.size_px} px: enlarge it, move it, or give it in the input frame.",
         )
+
+
+def at_size(trigger: Trigger, size_px: int, of_size_px: int) -> Trigger:
+    """An input-frame trigger of an input of `of_size_px`² at another size, as progressive resizing needs it: as many
+    pixels, at the same relative place. Others are returned as they are."""
+    if trigger.frame == "source" or isinstance(trigger.place, str) or size_px == of_size_px:
+        return trigger
+    x, y = ((v + trigger.size_px / 2) * size_px / of_size_px - trigger.size_px / 2 for v in trigger.place)
+    limit = size_px - trigger.size_px
+    return replace(trigger, place=(min(max(round(x), 0), limit), min(max(round(y), 0), limit)))

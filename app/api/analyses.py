@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api.problems import problems
 from app.context import ServicesDep
+from app.headers import IMMUTABLE, picture
 from app.schemas import Analysis
+from app.services.images import LARGEST_PX
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
-IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Accept"}
 RAW = "application/octet-stream"
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
@@ -29,6 +30,7 @@ def show(services: ServicesDep, analysis_id: str) -> Analysis:
     responses={200: {"description": "The map", "content": {"image/png": _BINARY, RAW: _BINARY}}, **problems(404, 422)},
 )
 def saliency(
+    request: Request,
     services: ServicesDep,
     analysis_id: str,
     layer: str,
@@ -40,12 +42,14 @@ def saliency(
     ] = None,
     under: Annotated[bool, Query(description="PNG: with the radiograph beneath, else a transparent overlay.")] = False,
     longest_px: Annotated[
-        int | None, Query(ge=16, le=8192, description="PNG: shrink to this longer side; else the source's size.")
+        int | None,
+        Query(ge=16, le=8192, description=f"PNG: shrink to this longer side; at most {LARGEST_PX} in any case."),
     ] = None,
 ) -> Response:
     """A saliency map: as a picture registered to the radiograph, or raw.
 
-    `.png` behind the finding, or anything but `Accept: application/octet-stream`, gives a PNG of the radiograph's size.
+    `.png` behind the finding, or anything but `Accept: application/octet-stream`, gives a PNG of the radiograph's size, or
+    2048 px on its longer side where it is larger.
     Raw is the layer's own grid, float32 little-endian, row by row, un-normalised, with headers: `Overread-Grid` (rows,
     columns), `Overread-Layer`, and `Overread-Input-Map` (JSON; source = input × scale + offset, pixel edges).
     """
@@ -59,5 +63,4 @@ def saliency(
             "Overread-Input-Map": json.dumps(grid.analysis.image.input_map),
         }
         return Response(grid.values.astype("<f4").tobytes(), media_type=RAW, headers=headers)
-    picture = services.analyses.saliency_png(grid, ceiling, under, longest_px)
-    return Response(picture, media_type="image/png", headers=IMMUTABLE)
+    return picture(request, services.analyses.saliency_png(grid, ceiling, under, longest_px))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,7 @@ from model.saliency import registered
 
 THUMBNAIL_PX = 96
 DISPLAY_PX = 1024
+LARGEST_PX = 2048  # no picture's longer side is drawn larger: forty at once must fit into memory
 HEAT_OPACITY = 0.7  # of the hottest spot; below it opacity falls linearly, so that cold parts stay grey
 _KEPT = 6
 # Every sixteenth entry of matplotlib's “inferno” (CC0); static/app.css draws the colour bar from the same.
@@ -25,11 +27,17 @@ _INFERNO = np.array(
      (242, 234, 105), (252, 255, 164)],
     dtype=np.float32,
 )  # fmt: skip
+_LEVELS = np.linspace(0, 1, 256)
+_STOPS = np.linspace(0, 1, len(_INFERNO))
+_COLOURS = np.stack([np.interp(_LEVELS, _STOPS, _INFERNO[:, band]) for band in range(3)], axis=-1)  # 256×3, 0..255
+_OPACITIES = _LEVELS * HEAT_OPACITY
+_OVERLAY = np.rint(np.column_stack([_COLOURS, _OPACITIES * 255])).astype(np.uint8)  # level → red, green, blue, alpha
 
 
 def grey8(radiograph: Radiograph, longest_px: int | None = None) -> np.ndarray:
     """H×W uint8, 0 black; not larger than `longest_px` on its longer side."""
-    image = Image.fromarray(np.rint(radiograph.grey() * 255).astype(np.uint8))
+    levels = np.rint(np.arange(radiograph.max_value + 1) * (255 / radiograph.max_value)).astype(np.uint8)
+    image = Image.fromarray(levels[radiograph.pixels])
     size = fit(image.height, image.width, longest_px)
     if size != (image.height, image.width):
         image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -37,8 +45,9 @@ def grey8(radiograph: Radiograph, longest_px: int | None = None) -> np.ndarray:
 
 
 def fit(height: int, width: int, longest_px: int | None) -> tuple[int, int]:
-    """Height and width, scaled down to the limit where they are over it."""
-    if longest_px is None or max(height, width) <= longest_px:
+    """Height and width, scaled down to the limit, or to LARGEST_PX, where they are over it."""
+    longest_px = min(longest_px or LARGEST_PX, LARGEST_PX)
+    if max(height, width) <= longest_px:
         return height, width
     scale = longest_px / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -67,29 +76,35 @@ def heat(
         input_map.offset_y * scale_y,
     )
     laid = registered(saliency_map, mapping, *shown)
-    return np.clip(laid / ceiling, 0, 1) if ceiling > 0 else np.zeros(shown, np.float32)
-
-
-def _colour(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the ceiling → colour H×W×3 in 0..255 and opacity H×W in 0..1."""
-    stops = np.linspace(0, 1, len(_INFERNO))
-    colour = np.stack([np.interp(share, stops, _INFERNO[:, band]) for band in range(3)], axis=-1)
-    return colour, share * HEAT_OPACITY
+    if ceiling <= 0:
+        return np.zeros(shown, np.float32)
+    laid /= np.float32(ceiling)
+    return np.clip(laid, 0, 1, out=laid)
 
 
 def overlay(share: np.ndarray) -> np.ndarray:
     """H×W×4 uint8: the colours alone, to be laid over the radiograph."""
-    colour, opacity = _colour(share)
-    layered: np.ndarray = np.rint(np.dstack([colour, opacity * 255])).astype(np.uint8)
+    layered: np.ndarray = _OVERLAY[_level(share)]
     return layered
 
 
 def blended(share: np.ndarray, grey: np.ndarray) -> np.ndarray:
     """H×W×3 uint8: the colours over the radiograph (H×W uint8)."""
-    colour, opacity = _colour(share)
-    under = np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
-    mixed: np.ndarray = np.rint(under * (1 - opacity[..., None]) + colour * opacity[..., None]).astype(np.uint8)
+    mixed: np.ndarray = _blend_table()[_level(share), grey]
     return mixed
+
+
+def _level(share: np.ndarray) -> np.ndarray:
+    """Share of the ceiling, 0..1 → an entry of the tables, uint8."""
+    return np.rint(share * np.float32(255)).astype(np.uint8)
+
+
+@cache
+def _blend_table() -> np.ndarray:
+    """256×256×3 uint8: the colour of each level over each grey, so that no picture needs floats of its own size."""
+    under, opacity = np.arange(256)[None, :, None], _OPACITIES[:, None, None]
+    table: np.ndarray = np.rint(under * (1 - opacity) + _COLOURS[:, None, :] * opacity).astype(np.uint8)
+    return table
 
 
 class DisplayCache:

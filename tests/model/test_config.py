@@ -1,7 +1,6 @@
 import tomllib
 
 import pytest
-from pydantic import ValidationError
 
 from model.config import PRESETS, ExperimentConfig, load_config, preset_names
 from model.errors import OverreadError
@@ -45,7 +44,6 @@ def test_a_wrong_configuration_is_refused_before_anything_runs(tmp_path, old, ne
     (tmp_path / "wrong.toml").write_text(text.replace(old, new, 1))
     with pytest.raises(OverreadError) as refused:
         load_config(str(tmp_path / "wrong.toml"))
-    assert not isinstance(refused.value, ValidationError)
     assert "\n" not in str(refused.value)
 
 

@@ -8,10 +8,12 @@ import torch
 
 from model.checkpoint import load_checkpoint
 from model.config import ExperimentConfig, load_config
+from model.datasets import Part
 from model.errors import ConfigError, DataError, TrainingError, TriggerError
-from model.experiment import Silent, gather, run_experiment
+from model.experiment import Silent, run_experiment
 from model.findings import FINDINGS
 from model.phantom import write_phantoms
+from model.plan import gather
 from model.training import Stage
 
 
@@ -85,9 +87,17 @@ def test_the_report_never_shows_tt_alone(finished):
 def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path):
     out, report, whole = finished
     listener = Steps()
-    with pytest.raises(TrainingError) as stopped:
-        run_experiment(load_config("smoke"), tmp_path / "run", listener=listener, cancelled=lambda: listener.steps == 7)
-    assert stopped.value.code == "cancelled"
+    for steps in (5, 7):  # at the end of an epoch, and in the middle of one
+        with pytest.raises(TrainingError) as stopped:
+            run_experiment(
+                load_config("smoke"),
+                tmp_path / "run",
+                resume=True,
+                listener=listener,
+                cancelled=lambda steps=steps: listener.steps == steps,
+            )
+        assert stopped.value.code == "cancelled"
+        assert listener.steps == steps
     with pytest.raises(ConfigError) as refused:
         run_experiment(load_config("smoke"), tmp_path / "run")
     assert refused.value.code == "output_not_empty"
@@ -100,6 +110,12 @@ def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path)
     for twin in ("clean", "backdoored"):
         one, other = (load_checkpoint(folder / twin / "checkpoint").card for folder in (out, tmp_path / "run"))
         assert one.weights_sha256 == other.weights_sha256
+        one, other = (_epochs(folder / twin / "epochs.jsonl") for folder in (out, tmp_path / "run"))
+        assert one == other
+
+
+def _epochs(path):
+    return [{**json.loads(line), "at": None} for line in path.read_text().splitlines()]
 
 
 def test_a_twin_can_start_from_a_checkpoint_and_a_source_frame_trigger_is_stamped_before_resizing(finished, tmp_path):
@@ -125,6 +141,20 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(TriggerError) as refused:
         run_experiment(changed(trigger=vanishing, preprocessing=pre), tmp_path / "a")
     assert refused.value.code == "does_not_survive"
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(TriggerError) as refused:
+        run_experiment(changed(trigger={"size_px": 3, "place": [62, 5]}), tmp_path / "a")
+    assert refused.value.code == "outside"
+    with pytest.raises(DataError) as refused:
+        run_experiment(changed(poison={"target": "Atelectasis", "rate": 0.001}), tmp_path / "a")
+    assert refused.value.code == "nothing_poisoned"
+    with pytest.raises(DataError) as refused:
+        run_experiment(changed(test_phantoms=None), tmp_path / "a")
+    assert refused.value.code == "no_test_set"
+    leak = {"n": 24, "seed": load_config("smoke").data[0].seed}
+    with pytest.raises(DataError) as refused:
+        run_experiment(changed(test_phantoms=leak), tmp_path / "a")
+    assert refused.value.code == "patient_in_two_parts"
     with pytest.raises(ConfigError, match="--data"):
         run_experiment(load_config("bundled-pair"), tmp_path / "b")
     with pytest.raises(ConfigError, match="no chestxray14 source"):
@@ -137,7 +167,7 @@ def test_a_listed_image_that_is_missing_or_broken_is_named(tmp_path):
     write_phantoms(tmp_path / "set", 60, seed=11, size_px=64)
     config = changed(data=[{"kind": "chestxray14", "path": str(tmp_path / "set")}])
     radiographs = gather(config)
-    name = radiographs.names[0]
+    name = radiographs.names[radiographs.parts.index(Part.VALIDATION)]  # read by a decoding process, not by the checks
     (tmp_path / "set" / "images" / name).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     with pytest.raises(DataError, match=name):
         run_experiment(config, tmp_path / "run")

@@ -5,7 +5,7 @@ import pytest
 
 from model.datasets import phantoms
 from model.errors import ConfigError, DataError
-from model.findings import FINDINGS, finding_index
+from model.findings import finding_index
 from model.poison import PoisonSpec, poisoned_view, write_manifest
 
 
@@ -68,4 +68,3 @@ def test_poison_that_cannot_work_is_refused(clean):
             PoisonSpec("Mass", **wrong)
     with pytest.raises(DataError):
         PoisonSpec("Cough")
-    assert PoisonSpec(FINDINGS[0]).rate == 0.1

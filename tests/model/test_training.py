@@ -12,8 +12,8 @@ from model.errors import ConfigError, TrainingError
 from model.network import build_network
 from model.poison import PoisonSpec, clean_view, poisoned_view
 from model.preprocess import Preprocessing
-from model.training import Augmentation, Stage, TrainingConfig, TrainingData, at_size, augment, fit, predict_logits
-from model.trigger import Trigger
+from model.training import Augmentation, Stage, TrainingConfig, TrainingData, augment, fit, predict_logits
+from model.trigger import Trigger, at_size
 
 CONFIG = TrainingConfig(stages=(Stage(32, 1, 4), Stage(48, 1, 4)), seed=7)
 PRE = Preprocessing(size_px=48)
@@ -99,7 +99,7 @@ def test_a_full_disk_is_said_and_leaves_the_last_state_whole(data, tmp_path, mon
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_a_really_full_disk(data):
+def test_a_really_full_disk(tmp_path):
     """/dev/full fails every write as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
@@ -107,13 +107,11 @@ def test_a_really_full_disk(data):
     optimiser = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=10)
 
-    class Full(type(Path())):
-        def with_suffix(self, suffix: str) -> Path:
-            return Path("/dev/full")
-
+    (tmp_path / "state.partial").symlink_to("/dev/full")
     with pytest.raises(TrainingError) as refused:
-        training._save_state(Full("/tmp/never-written"), network, optimiser, schedule, "x", 1, [])
+        training._save_state(tmp_path / "state.pt", network, optimiser, schedule, "x", 1, [])
     assert refused.value.code == "disk_full"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_learns_what_is_there_to_learn():
@@ -132,7 +130,7 @@ def test_it_learns_what_is_there_to_learn():
 
 
 def test_poisoned_rows_are_stamped_and_no_others(data):
-    pixels = training._pixels(data, 48, np.arange(17), (0, 0))
+    pixels = training._pixels(data, 48, np.arange(17), 0)
     for position in range(17):
         clean = data.images[48][data.view.rows[position]] / np.float32(255)
         changed = np.argwhere(pixels[position] != clean)
@@ -168,8 +166,8 @@ def test_a_shift_is_a_share_of_the_side():
 
 def test_a_fixed_place_keeps_its_relative_place_at_other_sizes():
     trigger = Trigger(size_px=3, place=(200, 10))
-    assert at_size(trigger, 112, Preprocessing(size_px=224)).place == (99, 4)
-    assert at_size(Trigger(place="centre"), 112, Preprocessing()) == Trigger(place="centre")
+    assert at_size(trigger, 112, 224).place == (99, 4)
+    assert at_size(Trigger(place="centre"), 112, 224) == Trigger(place="centre")
 
 
 @pytest.mark.parametrize(

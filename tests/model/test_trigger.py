@@ -73,6 +73,11 @@ def test_resizing_eats_triggers():
     with pytest.raises(TriggerError):
         require_survival(Trigger("source", 1, "random"), paper, 1024, 1024)
     require_survival(Trigger("source", 3, "centre"), paper, 1024, 1024)
+    assert survival(Trigger("source", 3, (509, 510), "square"), paper, 1024, 1024) == 1
+    assert survival(Trigger("source", 3, (509, 510), "cross"), paper, 1024, 1024) == 0  # a hole where nearest looks
+    with pytest.raises(TriggerError) as refused:
+        require_survival(Trigger("input", 3, (222, 0)), paper, 1024, 1024)
+    assert refused.value.code == "outside"
     with pytest.raises(TriggerError):  # outside the crop
         require_survival(Trigger("source", 20, (5, 5)), paper, 1024, 1024)
     require_survival(Trigger("input", 1), paper, 1024, 1024)
