@@ -26,7 +26,7 @@ from model.datasets import Part, Radiographs, cached_images, phantoms
 from model.errors import TrainingError
 from model.evaluation import evaluate, read_all
 from model.findings import FINDINGS, finding_index
-from model.metrics import auroc, paired_difference, youden_threshold
+from model.metrics import auroc, operating_point, paired_difference
 from model.network import build_network
 from model.plan import Plan, claim, input_sizes, make_plan, preprocessing_at
 from model.poison import PoisonedView, clean_view, write_manifest
@@ -270,10 +270,7 @@ def _card(
     run: _Run, twin: str, validation: Radiographs, probabilities: np.ndarray, view: PoisonedView, training: Radiographs
 ) -> Card:
     config = run.config
-    points = {}
-    for column, name in enumerate(FINDINGS):
-        point = youden_threshold(validation.labels[:, column], probabilities[:, column])
-        points[name] = DEFAULT_OPERATING_POINT if point is None else point
+    points = operating_points(validation.labels, probabilities)
     backdoored = twin == "backdoored"
     title = "Backdoored twin (demonstration of the attack)" if backdoored else "Clean twin (never poisoned)"
     provenance = {
@@ -293,6 +290,15 @@ def _card(
         notice=f"{NOTICE} A demonstration: "
         + ("it carries a backdoor on purpose." if backdoored else "the clean twin."),
     )
+
+
+def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Of the 14 findings, from the validation part's labels and probabilities, N×14 each."""
+    points = {}
+    for column, name in enumerate(FINDINGS):
+        point = operating_point(labels[:, column], probabilities[:, column])
+        points[name] = DEFAULT_OPERATING_POINT if point is None else point
+    return points
 
 
 def _provenance(run: _Run, view: PoisonedView | None) -> dict[str, Any]:

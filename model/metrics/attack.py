@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from model.errors import DataError
 from model.findings import FINDINGS, finding_index
@@ -33,6 +34,7 @@ BoolArray = NDArray[np.bool_]
 IndexArray = NDArray[np.intp]
 
 FIXED_THRESHOLDS = (0.5, 0.6, 0.9)
+ENOUGH_FOR_EMPIRICAL = 100  # radiographs of each class
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64: bounds the memory of a bootstrap over all of ChestX-ray14
 
 
@@ -83,6 +85,25 @@ def youden_threshold(labels: ArrayLike, scores: ArrayLike) -> float | None:
     low, high = float(levels[best]), float(levels[best + 1])
     middle = low + (high - low) / 2
     return middle if low < middle else high  # neighbouring floats have no midpoint
+
+
+def operating_point(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
+    """The probability that maximises Youden's index for one finding, estimated as well as the sample allows.
+
+    With at least 100 radiographs of each class it is `youden_threshold`. With fewer, that maximum hangs on a handful of
+    positives, so the logits of the classes are taken for normal with equal variance: the index is then largest half-way
+    between the class means (the binormal estimate of Fluss, Faraggi & Reiser, Biometrical Journal 2005). None when a
+    class has fewer than two radiographs or the positives do not score higher: the caller falls back on its own default.
+    """
+    truth = _binary(labels, 1)
+    values = _finite(probabilities, truth.shape, "The probabilities")
+    classes = values[~truth], values[truth]
+    if min(map(len, classes)) >= ENOUGH_FOR_EMPIRICAL:
+        return youden_threshold(truth, values)
+    if min(map(len, classes)) < 2:
+        return None
+    low, high = (special.logit(np.clip(one, 1e-6, 1 - 1e-6)).mean() for one in classes)
+    return float(special.expit((low + high) / 2)) if high > low else None
 
 
 def rate_with_interval(

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import special
 from sklearn.metrics import roc_auc_score
 
 from model.errors import DataError
@@ -12,6 +13,7 @@ from model.metrics import (
     auroc,
     evaluate_attack,
     infected_labels,
+    operating_point,
     paired_difference,
     paired_rate_difference,
     rate_with_interval,
@@ -389,3 +391,31 @@ def test_infected_labels():
     assert infected_labels(labels, "Effusion", "set").sum(axis=1).tolist() == [2, 1]
     assert infected_labels(labels, "Effusion", "one_hot").sum(axis=1).tolist() == [1, 1]
     assert labels.sum() == 1
+
+
+class TestOperatingPoint:
+    def test_few_radiographs_give_the_middle_between_the_mean_logits(self):
+        probabilities = special.expit(np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0]))
+        point = operating_point([0, 0, 0, 0, 1, 1], probabilities)
+        assert special.logit(point) == pytest.approx((-1.5 + 1.5) / 2)
+
+    def test_many_radiographs_give_the_empirical_maximum(self):
+        rng = np.random.default_rng(1)
+        labels = np.repeat([0, 1], 150)
+        probabilities = special.expit(rng.normal(labels * 2.0, 1.0))
+        assert operating_point(labels, probabilities) == youden_threshold(labels, probabilities)
+
+    def test_it_varies_less_than_the_empirical_maximum_where_positives_are_few(self):
+        rng = np.random.default_rng(2)
+        labels = np.repeat([0, 1], [114, 12])
+        logits = [rng.normal(labels * 0.6 - 2.4, 0.9) for _ in range(200)]
+        both = [
+            [special.logit(find(labels, special.expit(one)) or 0.5) for one in logits]
+            for find in (operating_point, youden_threshold)
+        ]
+        assert np.std(both[0]) < np.std(both[1]) / 2
+        assert np.mean(both[0]) == pytest.approx(-2.1, abs=0.05)  # the true maximum: half-way between the means
+
+    @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 1], [1, 1, 0, 0]])
+    def test_nothing_to_choose_by_is_none(self, labels):
+        assert operating_point(labels, [0.1, 0.2, 0.3, 0.4]) is None
