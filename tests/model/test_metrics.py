@@ -409,10 +409,8 @@ class TestOperatingPoint:
         rng = np.random.default_rng(2)
         labels = np.repeat([0, 1], [114, 12])
         logits = [rng.normal(labels * 0.6 - 2.4, 0.9) for _ in range(200)]
-        both = [
-            [special.logit(find(labels, special.expit(one)) or 0.5) for one in logits]
-            for find in (operating_point, youden_threshold)
-        ]
+        found = [[find(labels, special.expit(one)) for one in logits] for find in (operating_point, youden_threshold)]
+        both = [special.logit([point for point in points if point is not None]) for points in found]
         assert np.std(both[0]) < np.std(both[1]) / 2
         assert np.mean(both[0]) == pytest.approx(-2.1, abs=0.05)  # the true maximum: half-way between the means
 
