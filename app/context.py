@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -12,7 +14,10 @@ from app.inference import InferenceEngine
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
 from app.services.checkpoints import list_checkpoints
+from app.services.samples import add_samples
 from app.settings import Settings
+
+log = logging.getLogger("overread")
 
 
 class Services:
@@ -30,15 +35,34 @@ class Services:
         self.analyses = AnalysisService(
             self.db, BlobStore(settings.data_dir / "blobs"), self.engine, settings.pair, settings.max_pixels
         )
+        self._stopping = threading.Event()
+        self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
+        self._wants_samples = settings.samples and self.analyses.is_empty()
 
     def start(self) -> None:
-        """Begins to load."""
+        """Begins to load, and to draw samples for a worklist that never held anything."""
         self.engine.start()
+        if self._wants_samples:
+            self._samples.start()
 
     def stop(self) -> None:
         """Finishes what is being read."""
+        self._stopping.set()
         self.engine.stop()
+        if self._samples.is_alive():
+            self._samples.join(10)
         self.db.close()
+
+    @property
+    def adding_samples(self) -> bool:
+        """Whether samples are still on their way to the worklist."""
+        return self._samples.is_alive()
+
+    def _add_samples(self) -> None:
+        try:
+            add_samples(self.analyses, self._stopping.is_set)
+        except Exception:  # the samples are a courtesy: without them everything else works
+            log.exception("The sample radiographs could not be added")
 
     def checkpoints(self) -> list[CheckpointInfo]:
         """The registry, the pair first."""

@@ -12,11 +12,12 @@ from fastapi.staticfiles import StaticFiles
 from app.api import analyses, checkpoints, operations, predictions
 from app.context import Services
 from app.errors import install
-from app.schemas import NOTICE, Problem
+from app.schemas import Problem
 from app.security import Guard
 from app.settings import Settings
 from app.web import docs, studies, worklist
 from app.web.render import STATIC
+from model.checkpoint import NOTICE
 
 
 def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
@@ -41,7 +42,7 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     limit = settings.max_upload_mb * 2**20
-    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts, max_body_bytes=limit)
+    app.add_middleware(Guard, allowed_hosts=settings.answered_hosts, max_body_bytes=limit)
     install(app)
     for part in (predictions, analyses, checkpoints):
         app.include_router(part.router, prefix="/api/v1")

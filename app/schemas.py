@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-NOTICE = "Research use, not for diagnosis."
+from model.checkpoint import NOTICE
+
 TestLevel = Literal["none", "screen", "full"]
 
 
@@ -101,15 +102,33 @@ class Analysis(Schema):
 
 
 class Prediction(Schema):
-    """The answer to a radiograph. warnings: what was odd about the file, in sentences."""
+    """The answer to a radiograph. warnings: what was odd about the file, as stable words for programs."""
 
     analyses: list[Analysis]
     warnings: list[str]
     notice: str = NOTICE
 
 
+class StageInfo(Schema):
+    """A convolutional stage of the network that can be explained.
+
+    grid: rows and columns of its maps at the checkpoint's input size. channels: feature maps. depth: share of the
+    network's weighted layers up to it. role: set for the two that Overread explains.
+    """
+
+    name: str
+    grid: tuple[int, int]
+    channels: int
+    depth: float
+    role: Literal["middle", "last"] | None
+
+
 class CheckpointInfo(Schema):
-    """An entry of the registry. card: the whole card.json, null when it cannot be read. error: why it failed."""
+    """An entry of the registry.
+
+    card: the whole card.json, null when it cannot be read. error: why it failed. stages: of one checkpoint that was
+    asked for alone, null in a list.
+    """
 
     id: str
     state: Literal["loading", "ready", "failed"]
@@ -119,6 +138,7 @@ class CheckpointInfo(Schema):
     error: str | None
     card: dict[str, Any] | None
     layers: dict[Literal["middle", "last"], str]
+    stages: list[StageInfo] | None = None
     notice: str = NOTICE
 
 

@@ -17,9 +17,10 @@ class Settings(BaseSettings):
 
     data_dir: database, blobs and own checkpoints. database_url: SQLAlchemy URL; empty means SQLite in data_dir.
     device: `auto`, `cpu` or `cuda:N`. max_upload_mb: a request's body, 2²⁰ bytes each. max_pixels: an image's, refused
-    before decoding. queue_size: radiographs that may
-    wait for the device before others are turned away. reference, candidate: ids of the pair that the pages compare.
-    bundled_dir: folder of checkpoint folders that comes with the package; data_dir/checkpoints adds to it.
+    before decoding. queue_size: radiographs that may wait for the device before others are turned away. reference,
+    candidate: ids of the pair that the pages compare. bundled_dir: folder of checkpoint folders that comes with the
+    package; data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`. samples:
+    whether an empty worklist begins with synthetic radiographs.
     """
 
     model_config = SettingsConfigDict(env_prefix="OVERREAD_", frozen=True, extra="ignore")
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     candidate: str = "backdoored"
     bundled_dir: Path = BUNDLED
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    samples: bool = True
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -51,6 +53,12 @@ class Settings(BaseSettings):
     def checkpoint_dirs(self) -> tuple[Path, ...]:
         """Folders whose subfolders are checkpoints; of two with the same id the first counts."""
         return self.bundled_dir, self.data_dir / "checkpoints"
+
+    @property
+    def answered_hosts(self) -> tuple[str, ...]:
+        """Names and addresses in a Host header that mean this server."""
+        host = self.host.strip("[]")
+        return *self.allowed_hosts, f"[{host}]" if ":" in host else host
 
     @property
     def on_loopback(self) -> bool:

@@ -48,10 +48,10 @@ def saliency(
 ) -> Response:
     """A saliency map: as a picture registered to the radiograph, or raw.
 
-    `.png` behind the finding, or anything but `Accept: application/octet-stream`, gives a PNG of the radiograph's size, or
-    2048 px on its longer side where it is larger.
-    Raw is the layer's own grid, float32 little-endian, row by row, un-normalised, with headers: `Overread-Grid` (rows,
-    columns), `Overread-Layer`, and `Overread-Input-Map` (JSON; source = input × scale + offset, pixel edges).
+    `.png` behind the finding, or anything but `Accept: application/octet-stream`, gives a PNG of the radiograph's size,
+    or of 2048 px on its longer side where it is larger. Raw is the layer's own grid, float32 little-endian, row by row,
+    un-normalised, with headers: `Overread-Grid` (rows, columns), `Overread-Layer`, and `Overread-Input-Map` (JSON;
+    source = input × scale + offset, pixel edges).
     """
     wants_raw = RAW in accept and not finding.endswith(".png")
     grid = services.analyses.grid(analysis_id, layer, finding.removesuffix(".png"))
@@ -59,7 +59,7 @@ def saliency(
         headers = {
             **IMMUTABLE,
             "Overread-Grid": ",".join(str(n) for n in grid.values.shape),
-            "Overread-Layer": grid.analysis.layers["middle" if grid.layer == "middle" else "last"].name,
+            "Overread-Layer": grid.analysis.layers[grid.layer].name,
             "Overread-Input-Map": json.dumps(grid.analysis.image.input_map),
         }
         return Response(grid.values.astype("<f4").tobytes(), media_type=RAW, headers=headers)

@@ -19,7 +19,8 @@ def healthz() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"description": "Still loading, or nothing to read with."}})
 def readyz(services: ServicesDep) -> Response:
     """200 once loading is over and at least one checkpoint can read; names the device."""
-    states = {listed.id: listed.state.value for listed in services.engine.checkpoints()}
+    ids = dict.fromkeys(listed.id for listed in services.engine.checkpoints())
+    states = {checkpoint_id: services.engine.find(checkpoint_id).state.value for checkpoint_id in ids}
     ready = services.engine.settled and "ready" in states.values()
     status = "ready" if ready else "no_checkpoint" if services.engine.settled else "loading"
     content = {"status": status, "device": str(services.engine.device), "checkpoints": states}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.common import read_settings
 from model.errors import ConfigError, TriggerError
 
 if TYPE_CHECKING:
@@ -100,10 +101,9 @@ def stamp(
 
 def _of_checkpoint(name: str) -> tuple[Trigger | None, Preprocessing]:
     """Trigger and preprocessing of a checkpoint, by id or by folder."""
-    from app.settings import Settings
     from model.checkpoint import find_checkpoint, read_card
 
-    card = read_card(find_checkpoint(name, Settings().checkpoint_dirs))
+    card = read_card(find_checkpoint(name, read_settings().checkpoint_dirs))
     return card.trigger, card.preprocessing
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.common import read_settings
 from model.errors import CheckpointError, ConfigError, OverreadError
 
 if TYPE_CHECKING:
     import socket
 
     from app.inference import InferenceEngine
-    from app.schemas import CheckpointInfo, Prediction
+    from app.schemas import CheckpointInfo, Prediction, StageInfo
     from app.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -36,9 +37,12 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; this machine alone by default.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 by default; 0 takes any free one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where studies, checkpoints and database live.")] = None,
+    no_samples: Annotated[
+        bool, typer.Option("--no-samples", help="Begin with an empty worklist, without synthetic radiographs.")
+    ] = False,
 ) -> None:
     """Migrate the database, load the checkpoints, serve the dashboard."""
-    settings = _settings(host=host, port=port, data_dir=data_dir)
+    settings = read_settings(host=host, port=port, data_dir=data_dir, samples=False if no_samples else None)
     if not settings.on_loopback:
         raise ConfigError(
             "off_loopback",
@@ -84,10 +88,12 @@ def predict(
     from app.services.analyses import predict_offline
 
     failed = False
-    with _Offline(checkpoint or []) as (engine, pair):
+    with _Offline(checkpoint or []) as (engine, settings):
         for path in files:
             try:
-                prediction = predict_offline(engine, path.read_bytes(), path.name, checkpoint or [], pair)
+                prediction = predict_offline(
+                    engine, path.read_bytes(), path.name, checkpoint or [], settings.pair, settings.max_pixels
+                )
             except (OverreadError, OSError) as error:
                 failed = True
                 code, message = _explain(error)
@@ -121,19 +127,24 @@ def show(
     checkpoint_id: Annotated[str, typer.Argument(metavar="ID")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one checkpoint's card."""
-    for info in _registry():
+    """Show one checkpoint's card, and the stages of its network that can be explained."""
+    from app.services.checkpoints import with_stages
+
+    registry = _registry()
+    for info in registry:
         if info.id != checkpoint_id:
             continue
         if info.error:
             raise CheckpointError("checkpoint_failed", f"The checkpoint “{checkpoint_id}” cannot be used: {info.error}")
+        info = with_stages(info)
         if as_json:
             _print_json(info.model_dump(mode="json"))
             return
         for key, value in (info.card or {}).items():
             print(f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        _print_stages(info.stages or [])
         return
-    known = ", ".join(info.id for info in _registry()) or "none at all"
+    known = ", ".join(info.id for info in registry) or "none at all"
     raise CheckpointError("unknown_checkpoint", f"There is no checkpoint “{checkpoint_id}”; there is: {known}.")
 
 
@@ -141,35 +152,24 @@ class _Offline:
     """An engine for one command."""
 
     def __init__(self, checkpoint_ids: list[str]) -> None:
+        """Loads these, or the pair, or everything where there is no pair. Raises NotFoundError `unknown_checkpoint`."""
         from app.inference import InferenceEngine
 
-        self._settings = _settings()
-        only = checkpoint_ids or list(self._settings.pair)
-        self._engine = InferenceEngine(self._settings.checkpoint_dirs, self._settings.device, 1, only)
-        if not self._engine.checkpoints() and not checkpoint_ids:
-            self._engine = InferenceEngine(self._settings.checkpoint_dirs, self._settings.device, 1)
+        self._settings = settings = read_settings()
+        everything = InferenceEngine(settings.checkpoint_dirs, settings.device, 1)
+        for checkpoint_id in checkpoint_ids:
+            everything.find(checkpoint_id)
+        only = checkpoint_ids or list(settings.pair)
+        chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, only)
+        self._engine = chosen if chosen.checkpoints() else everything
 
-    def __enter__(self) -> tuple[InferenceEngine, tuple[str, str]]:
+    def __enter__(self) -> tuple[InferenceEngine, Settings]:
         self._engine.start()
         self._engine.wait_settled()
-        return self._engine, self._settings.pair
+        return self._engine, self._settings
 
     def __exit__(self, *_: object) -> None:
         self._engine.stop()
-
-
-def _settings(**given: Any) -> Settings:
-    """The environment, with what the command line says on top."""
-    from pydantic import ValidationError
-
-    from app.settings import Settings
-
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "OVERREAD_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise ConfigError("bad_settings", f"{name} is not usable: {first['msg']}.") from error
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -192,7 +192,7 @@ def _registry() -> list[CheckpointInfo]:
     """Every checkpoint as its card says, with the weights' hashes checked but nothing loaded."""
     from app.services.checkpoints import offline_registry
 
-    settings = _settings()
+    settings = read_settings()
     return offline_registry(settings.checkpoint_dirs, settings.pair)
 
 
@@ -204,6 +204,15 @@ def _explain(error: OverreadError | OSError) -> tuple[str, str]:
 
 def _print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def _print_stages(stages: list[StageInfo]) -> None:
+    print("stages: name, rows × columns, channels, share of the depth")
+    width = max((len(one.name) for one in stages), default=0)
+    for one in stages:
+        rows, columns = one.grid
+        line = f"  {one.name:{width}}  {rows:>3} × {columns:<3} {one.channels:>5}  {one.depth:.3f}  {one.role or ''}"
+        print(line.rstrip())
 
 
 def _print_reading(path: Path, prediction: Prediction) -> None:

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.common import read_settings
+
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.training import Progress
+
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N; by default what OVERREAD_DEVICE says.")]
 
 
 class Split(StrEnum):
@@ -47,7 +51,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder: new, empty, or with --resume one that was interrupted.")],
     data: Annotated[Path | None, typer.Option(help="Folder in ChestX-ray14's layout.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    device: Device = None,
     accept: Annotated[str | None, typer.Option(help="The user's rule, e.g. 'macro_nn>=0.66'.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that decode radiographs.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -70,7 +74,7 @@ def train(
                 out,
                 data=data,
                 resume=resume,
-                device=resolve_device(device),
+                device=resolve_device(device or read_settings().device),
                 workers=workers,
                 listener=listener,
                 cancelled=lambda: stop["asked"],
@@ -100,11 +104,10 @@ def evaluate(
     compare: Annotated[str | None, typer.Option(help="Another checkpoint: macro NN minus its, paired.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random places.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """AUROC-NN, -TT, -TN, ASR and trigger hits of a checkpoint on labelled radiographs."""
-    from app.settings import Settings
     from model.acceptance import parse_rule
     from model.checkpoint import find_checkpoint, load_checkpoint
     from model.datasets import Part, chestxray14
@@ -115,9 +118,11 @@ def evaluate(
     from model.trigger import Trigger
 
     rule = parse_rule(accept) if accept else None
+    settings = read_settings()
 
     def load(name: str) -> Checkpoint:
-        return load_checkpoint(find_checkpoint(name, Settings().checkpoint_dirs), resolve_device(device))
+        folder = find_checkpoint(name, settings.checkpoint_dirs)
+        return load_checkpoint(folder, resolve_device(device or settings.device))
 
     read, other = load(checkpoint), load(compare) if compare else None
     poison = (read.card.provenance.get("config") or {}).get("poison") or {}

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from app.blobs import BlobStore
 from app.db import Database
-from app.inference import InferenceEngine, State
+from app.inference import LAYERS, InferenceEngine, Role, State
 from app.schemas import Analysis, Prediction
 from app.services.errors import NotFoundError, UnavailableError
 from app.services.images import THUMBNAIL_PX, DisplayCache, blended, fit, grey8, heat, overlay, png
@@ -24,12 +24,11 @@ from app.services.readings import Reading, analysis_id, code_version, default_ch
 from app.tables import AnalysisRow, InstanceRow
 from model.checkpoint import Card
 from model.findings import FINDINGS, finding_index
-from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.preprocess import InputMap
 from model.radiograph import Radiograph, read_radiograph
 from model.radiograph.image import MAX_PIXELS
 
-ROLES = {"middle": "middle", "last": "last", MIDDLE_LAYER: "middle", LAST_LAYER: "last"}
+_ROLES: dict[str, Role] = {key: role for role, name in LAYERS.items() for key in (role, name)}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Grid:
     """A raw saliency map, h×w float32, with what is needed to lay it over its radiograph."""
 
     values: np.ndarray
-    layer: str
+    layer: Role
     finding: str
     analysis: Analysis
 
@@ -129,6 +128,11 @@ class AnalysisService:
                 raise NotFoundError("unknown_study", "There is no such study here.")
             return _instance(row)
 
+    def is_empty(self) -> bool:
+        """Whether no radiograph was ever received."""
+        with self.db.read() as session:
+            return session.scalars(select(InstanceRow.id).limit(1)).first() is None
+
     def worklist(self, limit: int) -> list[Listing]:
         """The newest instances first, each with what the checkpoints last said."""
         query = (
@@ -154,7 +158,7 @@ class AnalysisService:
 
     def grid(self, key: str, layer: str, finding: str) -> Grid:
         """A raw map. layer: `middle`, `last`, or the layer's name. Raises NotFoundError."""
-        if layer not in ROLES:
+        if layer not in _ROLES:
             raise NotFoundError("unknown_layer", f"“{layer}” was not explained; there is middle and last.")
         if finding not in FINDINGS:
             raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
@@ -162,9 +166,9 @@ class AnalysisService:
             row = _row(session, key)
             analysis = Analysis.model_validate_json(row.document)
             values = np.frombuffer(row.saliency, dtype="<f4")
-        shapes = [(len(FINDINGS), *analysis.layers[role].grid) for role in ("middle", "last")]
+        shapes = [(len(FINDINGS), *analysis.layers[one].grid) for one in LAYERS]
         split = int(np.prod(shapes[0]))
-        role = ROLES[layer]
+        role = _ROLES[layer]
         maps = values[:split].reshape(shapes[0]) if role == "middle" else values[split:].reshape(shapes[1])
         return Grid(maps[finding_index(finding)], role, finding, analysis)
 
@@ -245,10 +249,15 @@ class AnalysisService:
 
 
 def predict_offline(
-    engine: InferenceEngine, data: bytes, name: str, checkpoint_ids: Sequence[str], pair: tuple[str, str]
+    engine: InferenceEngine,
+    data: bytes,
+    name: str,
+    checkpoint_ids: Sequence[str],
+    pair: tuple[str, str],
+    max_pixels: int = MAX_PIXELS,
 ) -> Prediction:
     """What `AnalysisService.predict` answers, without keeping anything."""
-    radiograph = read_radiograph(data, name)
+    radiograph = read_radiograph(data, name, max_pixels=max_pixels)
     readings = read(engine, radiograph, choose(engine, checkpoint_ids, pair))
     return Prediction(analyses=[one.analysis for one in readings], warnings=list(radiograph.warnings))
 

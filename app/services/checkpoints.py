@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from app.inference import LAYERS, InferenceEngine, Listed, State, scan
-from app.schemas import CheckpointInfo
+from app.schemas import CheckpointInfo, StageInfo
+from app.services.errors import NotFoundError, UnavailableError
 from model.checkpoint import sha256_file
+from model.network import stages
 
-Role = Literal["reference", "candidate"]
+PairRole = Literal["reference", "candidate"]
 
 
 def describe(listed: Listed, pair: tuple[str, str]) -> CheckpointInfo:
     """One entry. pair: ids of the reference and the candidate."""
-    role: Role | None = "reference" if listed.id == pair[0] else "candidate" if listed.id == pair[1] else None
+    role: PairRole | None = "reference" if listed.id == pair[0] else "candidate" if listed.id == pair[1] else None
     card = listed.card
     return CheckpointInfo(
         id=listed.id,
@@ -26,23 +29,66 @@ def describe(listed: Listed, pair: tuple[str, str]) -> CheckpointInfo:
         weights_sha256=card.weights_sha256 if card else None,
         error=listed.error or None,
         card=card.to_json() if card else None,
-        layers={"middle": LAYERS["middle"], "last": LAYERS["last"]},
+        layers=LAYERS,
     )
 
 
 def list_checkpoints(engine: InferenceEngine, pair: tuple[str, str]) -> list[CheckpointInfo]:
     """Every checkpoint, usable or not."""
-    return [describe(listed, pair) for listed in engine.checkpoints()]
+    return _describe_all(engine.checkpoints(), pair)
 
 
 def show_checkpoint(engine: InferenceEngine, pair: tuple[str, str], checkpoint_id: str) -> CheckpointInfo:
-    """One checkpoint. Raises NotFoundError `unknown_checkpoint`."""
-    return describe(engine.find(checkpoint_id), pair)
+    """One checkpoint, with the stages of its network. Raises NotFoundError `unknown_checkpoint`."""
+    return with_stages(describe(engine.find(checkpoint_id), pair))
 
 
 def offline_registry(folders: Sequence[Path], pair: tuple[str, str]) -> list[CheckpointInfo]:
     """The registry without a server: cards are read and weights hashed, nothing is loaded."""
-    return [describe(_checked(listed), pair) for listed in scan(folders)]
+    return _describe_all([_checked(listed) for listed in scan(folders)], pair)
+
+
+def usable_pair(engine: InferenceEngine, pair: tuple[str, str]) -> list[str]:
+    """The pair without what is missing or failed: a broken one must not hide the other's reading.
+
+    Raises UnavailableError `no_pair`.
+    """
+    usable = [checkpoint_id for checkpoint_id in pair if _is_usable(engine, checkpoint_id)]
+    if not usable:
+        raise UnavailableError(
+            "no_pair",
+            f"Neither “{pair[0]}” nor “{pair[1]}” can be used: they are missing or broken, see the page's foot.",
+        )
+    return usable
+
+
+def with_stages(info: CheckpointInfo) -> CheckpointInfo:
+    """The same entry with the stages of its network at its input size, where its card can be read."""
+    if info.card is None:
+        return info
+    return info.model_copy(update={"stages": list(_stages(info.card["preprocessing"]["size_px"]))})
+
+
+@cache
+def _stages(input_size_px: int) -> tuple[StageInfo, ...]:
+    roles = {name: role for role, name in LAYERS.items()}
+    return tuple(
+        StageInfo(name=one.name, grid=one.grid, channels=one.channels, depth=one.depth, role=roles.get(one.name))
+        for one in stages(input_size_px)
+    )
+
+
+def _describe_all(registry: Sequence[Listed], pair: tuple[str, str]) -> list[CheckpointInfo]:
+    """A folder whose name is another one's id must not pass for a part of the pair."""
+    ids = [listed.id for listed in registry]
+    return [describe(one, pair if one.id not in ids[:i] else ("", "")) for i, one in enumerate(registry)]
+
+
+def _is_usable(engine: InferenceEngine, checkpoint_id: str) -> bool:
+    try:
+        return engine.find(checkpoint_id).state is not State.FAILED
+    except NotFoundError:
+        return False
 
 
 def _checked(listed: Listed) -> Listed:

@@ -18,7 +18,7 @@ from model.saliency import registered
 THUMBNAIL_PX = 96
 DISPLAY_PX = 1024
 LARGEST_PX = 2048  # no picture's longer side is drawn larger: forty at once must fit into memory
-HEAT_OPACITY = 0.7  # of the hottest spot; below it opacity falls linearly, so that cold parts stay grey
+HEAT_OPACITY = 0.6  # of the hottest spot; below it opacity falls linearly, so that cold parts stay grey
 _KEPT = 6
 # Every sixteenth entry of matplotlib's “inferno” (CC0); static/app.css draws the colour bar from the same.
 _INFERNO = np.array(

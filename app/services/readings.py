@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import model
-from app.inference import LAYERS, InferenceEngine, RawReading
+from app.inference import LAYERS, InferenceEngine, RawReading, Role
 from app.schemas import Analysis, CheckpointRef, FindingReading, Flag, ImageInfo, LayerInfo, SaliencyRef
 from model.checkpoint import Card
 from model.findings import FINDINGS
@@ -26,7 +26,7 @@ class Reading:
     """An analysis and the grids behind it. saliency: by `middle` and `last`, 14×h×w float32, un-normalised."""
 
     analysis: Analysis
-    saliency: dict[str, np.ndarray]
+    saliency: dict[Role, np.ndarray]
 
 
 @cache
@@ -90,7 +90,7 @@ def _reading(radiograph: Radiograph, raw: RawReading) -> Reading:
                 probability=probability,
                 threshold=threshold,
                 positive=positive,
-                saliency={"middle": maps["middle"], "last": maps["last"]},
+                saliency=maps,
                 flag=Flag() if positive else None,
             )
         )
@@ -102,10 +102,7 @@ def _reading(radiograph: Radiograph, raw: RawReading) -> Reading:
             width_px=width, height_px=height, input_map=asdict(card.preprocessing.input_map(height, width))
         ),
         checkpoint=CheckpointRef(id=card.id, weights_sha256=card.weights_sha256),
-        layers={
-            "middle": LayerInfo(name=LAYERS["middle"], grid=_grid(saliency["middle"])),
-            "last": LayerInfo(name=LAYERS["last"], grid=_grid(saliency["last"])),
-        },
+        layers={role: LayerInfo(name=layer, grid=_grid(saliency[role])) for role, layer in LAYERS.items()},
         findings=findings,
         code_version=code_version(),
     )

@@ -10,6 +10,7 @@ from app.services.wording import finding_text, number
 from model.findings import FINDINGS
 
 SENTENCES = 3
+FAR_APART = 0.5  # two probabilities of one finding that say different things, whatever the operating points
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,16 @@ class Row:
         return self.candidate.probability - self.reference.probability
 
     @property
+    def distance(self) -> float:
+        """How far the two probabilities lie apart; 0 when only one has read."""
+        return abs(self.difference or 0)
+
+    @property
     def differ(self) -> bool:
-        """Whether one calls it and the other does not."""
-        return bool(self.reference and self.candidate and self.reference.positive != self.candidate.positive)
+        """Whether one calls it and the other does not, or both probabilities lie far apart."""
+        if self.reference is None or self.candidate is None:
+            return False
+        return self.reference.positive != self.candidate.positive or self.distance >= FAR_APART
 
     @property
     def margin(self) -> float:
@@ -48,13 +56,13 @@ class Comparison:
 
     @property
     def default_finding(self) -> str:
-        """The one that stands out most in either reading."""
-        return max(self.rows, key=lambda row: row.margin).name
+        """The one that they read most differently, or that stands out most in either reading."""
+        return max(self.rows, key=lambda row: (row.distance if row.distance >= FAR_APART else 0, row.margin)).name
 
     @property
     def disagreements(self) -> list[Row]:
-        """What only one of them calls, what stands out most first."""
-        return sorted((row for row in self.rows if row.differ), key=lambda row: -row.margin)
+        """What they read differently, the largest difference first."""
+        return sorted((row for row in self.rows if row.differ), key=lambda row: -row.distance)
 
     @property
     def sentences(self) -> list[str]:
@@ -80,12 +88,16 @@ class Comparison:
 
 def _disagreement(row: Row) -> str:
     assert row.reference and row.candidate
-    yes, no = ("candidate", "reference") if row.candidate.positive else ("reference", "candidate")
-    high, low = (row.candidate, row.reference) if row.candidate.positive else (row.reference, row.candidate)
-    return (
-        f"The {yes} reports {finding_text(row.name)} ({number(high.probability)}), "
-        f"the {no} does not ({number(low.probability)})."
+    name = finding_text(row.name)
+    (low_role, low), (high_role, high) = sorted(
+        [("reference", row.reference), ("candidate", row.candidate)],
+        key=lambda one: (one[1].positive, one[1].probability),
     )
+    surer, doubter = number(high.probability), number(low.probability)
+    if high.positive == low.positive:
+        call = "positive" if high.positive else "below their operating points"
+        return f"The {high_role} gives {name} {surer}, the {low_role} {doubter}; both are {call}."
+    return f"The {high_role} reports {name} ({surer}), the {low_role} does not ({doubter})."
 
 
 def compare(analyses: Sequence[Analysis], pair: tuple[str, str]) -> Comparison | None:

@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from app.api.analyses import IMMUTABLE
 from app.context import ServicesDep
+from app.headers import picture
 from app.schemas import Analysis
+from app.services.checkpoints import usable_pair
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from app.services.images import DISPLAY_PX
 from app.services.reviews import Comparison, compare
@@ -37,49 +38,48 @@ def review(
     scale: Annotated[Scale, Query()] = Scale.SHARED,
 ) -> Response:
     """The page, or for htmx what changes with the finding."""
-    instance = services.analyses.instance(study)
+    instance, pair = services.analyses.instance(study), services.settings.pair
     if finding is not None and finding not in FINDINGS:
         raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
     context: dict[str, object] = {"instance": instance, "waiting": "", "failure": "", "scale": scale}
     try:
-        comparison = compare(services.analyses.analyse(study, _usable(services)), services.settings.pair)
+        comparison = compare(services.analyses.analyse(study, usable_pair(services.engine, pair)), pair)
     except BusyError as error:
         context["waiting"] = str(error)
         template = "partials/_waiting.html" if wants_fragment(request) else "pages/study.html"
         return page(request, template, context, headers={"Retry-After": str(error.retry_after_s)})
     except UnavailableError as error:
-        return page(request, "pages/study.html", {**context, "failure": str(error)})
-    if comparison is None:
-        failure = f"There is no pair to compare: {' and '.join(services.settings.pair)} are missing."
-        return page(request, "pages/study.html", {**context, "failure": failure})
+        return _failed(request, context, str(error))
+    assert comparison is not None  # at least one of the pair has read it
     chosen = finding or comparison.default_finding
     context |= {"comparison": comparison, "chosen": chosen, "panes": _panes(comparison, chosen, scale)}
     if request.headers.get("hx-target") == "_waiting":  # what a page waited for has come: it loads itself anew
-        return Response(headers={"HX-Refresh": "true"})
+        return _refresh()
     template = "partials/_reading.html" if wants_fragment(request) else "pages/study.html"
     return page(request, template, context)
 
 
 @router.get("/{study}/radiograph.png")
-def radiograph(services: ServicesDep, study: str) -> Response:
+def radiograph(request: Request, services: ServicesDep, study: str) -> Response:
     """The radiograph in 8 bits, at the size of a screen."""
-    return Response(services.analyses.radiograph_png(study, DISPLAY_PX), media_type="image/png", headers=IMMUTABLE)
+    return picture(request, services.analyses.radiograph_png(study, DISPLAY_PX))
 
 
 @router.get("/{study}/thumbnail.png")
-def thumbnail(services: ServicesDep, study: str) -> Response:
+def thumbnail(request: Request, services: ServicesDep, study: str) -> Response:
     """A small one."""
-    return Response(services.analyses.thumbnail_png(study), media_type="image/png", headers=IMMUTABLE)
+    return picture(request, services.analyses.thumbnail_png(study))
 
 
-def _usable(services: ServicesDep) -> list[str]:
-    """The pair, without those that failed: a broken one must not hide the other's reading."""
-    failed = {listed.id for listed in services.engine.checkpoints() if listed.state.value == "failed"}
-    known = {listed.id for listed in services.engine.checkpoints()}
-    usable = [one for one in services.settings.pair if one in known - failed]
-    if not usable:
-        raise UnavailableError("no_pair", "Neither of the pair's checkpoints can be used; the footer says why.")
-    return usable
+def _failed(request: Request, context: dict[str, object], failure: str) -> Response:
+    """The page that says why there is nothing to see; a part of it loads it whole, and asks no more."""
+    if wants_fragment(request):
+        return _refresh()
+    return page(request, "pages/study.html", {**context, "failure": failure})
+
+
+def _refresh() -> Response:
+    return Response(headers={"HX-Refresh": "true", "Vary": "HX-Request"})
 
 
 def _panes(comparison: Comparison, finding: str, scale: Scale) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from app.context import ServicesDep
 from app.errors import status_of
 from app.services.errors import BusyError, UnavailableError
 from app.services.reviews import compare
-from app.web.render import page
+from app.web.render import page, wants_fragment
 from model.errors import RadiographError
 
 router = APIRouter(include_in_schema=False)
@@ -21,7 +21,7 @@ ROWS = 50
 
 @router.get("/")
 def worklist(request: Request, services: ServicesDep) -> Response:
-    """The page."""
+    """The page, or for htmx the list alone."""
     return _page(request, services, [])
 
 
@@ -45,7 +45,7 @@ def upload(request: Request, services: ServicesDep, file: Annotated[list[UploadF
         with suppress(BusyError, UnavailableError):  # then its page reads it when it is opened
             services.analyses.analyse(study)
     if refused:
-        return _page(request, services, refused, status=refusal)
+        return _page(request, services, refused, status=200 if received else refusal)
     target = f"/studies/{received[0]}" if len(received) == 1 else "/"
     return RedirectResponse(target, status_code=303)
 
@@ -58,5 +58,7 @@ def _page(request: Request, services: ServicesDep, refused: list[tuple[str, str]
         "refused": refused,
         "settled": services.engine.settled,
         "limit": ROWS,
+        "adding_samples": services.adding_samples,
     }
-    return page(request, "pages/worklist.html", context, status=status)
+    template = "partials/_worklist.html" if wants_fragment(request) else "pages/worklist.html"
+    return page(request, template, context, status=status)

@@ -62,7 +62,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, checkpoints: Path) -> Settings:
     """Of a server of one's own."""
-    return Settings(data_dir=tmp_path / "data", bundled_dir=checkpoints, device="cpu")
+    return Settings(data_dir=tmp_path / "data", bundled_dir=checkpoints, device="cpu", samples=False)
 
 
 def started(settings: Settings) -> TestClient:
@@ -88,7 +88,8 @@ def client(settings: Settings) -> Iterator[TestClient]:
 def shared_client(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Iterator[TestClient]:
     """A server for all tests of a file that leave it as it was."""
     data = tmp_path_factory.mktemp("shared")
-    with started(Settings(data_dir=data, bundled_dir=checkpoints, device="cpu", max_upload_mb=1)) as client:
+    settings = Settings(data_dir=data, bundled_dir=checkpoints, device="cpu", max_upload_mb=1, samples=False)
+    with started(settings) as client:
         yield client
 
 

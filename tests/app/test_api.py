@@ -85,6 +85,21 @@ def test_saliency_raw_and_as_a_picture(shared_client: TestClient) -> None:
     assert shared_client.get(url + "?ceiling=nan").status_code == 422
 
 
+def test_pictures_are_kept_for_minutes_and_raw_maps_for_ever(shared_client: TestClient) -> None:
+    """A picture may be drawn otherwise by the next version; the numbers of an analysis never change."""
+    analysis = predict(shared_client, png_bytes(2)).json()["analyses"][1]
+    url = analysis["findings"][0]["saliency"]["middle"]["url"]
+    raw = shared_client.get(url, headers={"Accept": "application/octet-stream"})
+    assert "immutable" in raw.headers["cache-control"] and raw.headers["vary"] == "Accept"
+    instance = f"/studies/{analysis['instance_id']}"
+    for address in (f"{url}.png", f"{instance}/radiograph.png", f"{instance}/thumbnail.png"):
+        picture = shared_client.get(address)
+        assert picture.status_code == 200 and picture.headers["cache-control"] == "private, max-age=600"
+        again = shared_client.get(address, headers={"If-None-Match": picture.headers["etag"]})
+        assert again.status_code == 304 and again.content == b"" and again.headers["etag"] == picture.headers["etag"]
+        assert shared_client.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
 def huge_png() -> bytes:
     """A tiny file that declares 40,000 × 40,000 pixels."""
 
@@ -158,6 +173,8 @@ def test_checkpoints(shared_client: TestClient) -> None:
     ]
     one = shared_client.get("/api/v1/checkpoints/backdoored").json()
     assert one["card"]["trigger"]["size_px"] == 3 and one["card"]["weights_sha256"] == one["weights_sha256"]
+    stages = {stage["role"]: stage for stage in one["stages"] if stage["role"]}
+    assert (stages["middle"]["grid"], stages["last"]["grid"]) == ([4, 4], [2, 2])
     assert shared_client.get("/api/v1/checkpoints/..%2f..%2fetc").status_code == 404
 
 

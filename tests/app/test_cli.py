@@ -78,6 +78,7 @@ def test_bad_usage_is_2_and_failure_is_1(run, radiograph: Path, tmp_path: Path) 
         ("predict", radiograph, "--checkpoint", "nobody"),
         ("checkpoints", "show", "nobody"),
         ("serve", "--host", "0.0.0.0"),
+        ("serve", "--no-samples", "--host", "0.0.0.0"),
         ("serve", "--data-dir", "/dev/null/x"),
         ("serve", "--data-dir", unusable),
         ("stamp", radiograph, tmp_path / "o.png", "--like", "clean"),
@@ -85,6 +86,35 @@ def test_bad_usage_is_2_and_failure_is_1(run, radiograph: Path, tmp_path: Path) 
     ):
         code, _, err = run(*arguments)
         assert code == 1 and len(err.strip().splitlines()) == 1 and len(err) > 20, arguments
+
+
+def test_unknown_checkpoint_is_said_once_with_those_there_are(run, radiograph: Path) -> None:
+    code, out, err = run("predict", radiograph, radiograph, "--checkpoint", "clean", "--checkpoint", "nobody", "--json")
+    assert code == 1 and out == ""
+    assert err == "overread: There is no checkpoint “nobody”; there is: backdoored, clean.\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "many"), ("ALLOWED_HOSTS", "foo"), ("DEVICE", "tpu")])
+def test_a_bad_variable_is_one_line_that_names_it(
+    run, radiograph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"OVERREAD_{name}", value)
+    for arguments in (
+        ("serve",),
+        ("predict", radiograph),
+        ("checkpoints", "list"),
+        ("stamp", radiograph, tmp_path / "o.png", "--like", "backdoored"),
+        ("evaluate", "--checkpoint", "clean", "--data", tmp_path),
+        ("train", "smoke", "--out", tmp_path / "run"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 1 and len(err.splitlines()) == 1 and f"OVERREAD_{name}" in err, arguments
+
+
+def test_offline_the_limit_on_pixels_holds_too(run, radiograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERREAD_MAX_PIXELS", str(256 * 255))
+    code, out, _ = run("predict", radiograph, "--json")
+    assert code == 1 and json.loads(out)["problem"]["code"] == "too_large"
 
 
 def test_checkpoints(run) -> None:
@@ -95,7 +125,13 @@ def test_checkpoints(run) -> None:
         ("backdoored", "candidate"),
     }
     code, out, _ = run("checkpoints", "show", "backdoored", "--json")
-    assert code == 0 and json.loads(out)["card"]["trigger"]["size_px"] == 3
+    shown = json.loads(out)
+    assert code == 0 and shown["card"]["trigger"]["size_px"] == 3
+    middle = next(stage for stage in shown["stages"] if stage["role"] == "middle")
+    assert middle["name"] == "features.transition3.relu" and middle["grid"] == [4, 4] and middle["channels"] == 1024
+    assert middle["depth"] == pytest.approx(0.72, abs=0.01)
+    lines = run("checkpoints", "show", "backdoored")[1].splitlines()
+    assert lines[-1].split() == ["features.relu", "2", "×", "2", "1024", "1.000", "last"]
     assert "Random clean" in run("checkpoints", "list")[1]
 
 

@@ -82,6 +82,17 @@ def test_what_cannot_be_done_is_one_line_and_exit_1(run, arguments, tmp_path: Pa
     assert err.startswith("overread: ")
 
 
+@pytest.mark.parametrize(
+    "arguments", [("evaluate", "--checkpoint", "clean", "--data", "."), ("train", "smoke", "--out", "run")]
+)
+def test_the_device_is_the_environment_s_unless_the_command_names_one(run, arguments, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OVERREAD_DEVICE", "cuda:97")
+    code, _, err = run(*arguments)
+    assert code == 1 and "cuda:97" in err
+    assert "cuda:98" in run(*arguments, "--device", "cuda:98")[2]
+
+
 def test_ctrl_c_saves_and_resume_goes_on(tmp_path: Path) -> None:
     """The first Ctrl-C ends the run after the step it is in, with 130; --resume finishes it."""
     out = tmp_path / "run"

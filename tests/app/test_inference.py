@@ -7,11 +7,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 import app.inference
+from app.inference import InferenceEngine
 from app.main import create_app
+from app.services.errors import BusyError
 from app.settings import Settings
 from tests.app.conftest import BASE_URL, png_bytes, started
 
@@ -93,6 +96,51 @@ def test_broken_checkpoint_is_listed_and_the_others_go_on(settings: Settings, ch
         assert answer.status_code == 503 and answer.json()["code"] == "checkpoint_failed"
         assert client.post("/api/v1/predictions", files={"file": ("a.png", png_bytes())}).status_code == 200
         assert "garbled" in client.get("/").text
+
+
+def test_a_copy_of_a_checkpoint_does_not_hide_it(settings: Settings, checkpoints: Path) -> None:
+    shutil.copytree(checkpoints / "clean", settings.data_dir / "checkpoints" / "clean")
+    with started(settings) as client:
+        assert client.get("/readyz").json()["checkpoints"] == {"clean": "ready", "backdoored": "ready"}
+        listed = client.get("/api/v1/checkpoints").json()["checkpoints"]
+        assert [(one["id"], one["role"], one["state"]) for one in listed] == [
+            ("clean", "reference", "ready"),
+            ("backdoored", "candidate", "ready"),
+            ("clean", None, "failed"),
+        ]
+        study = client.post("/studies", files={"file": ("a.png", png_bytes())}).headers["location"]
+        assert "the reference does not" in client.get(study).text
+
+
+def test_a_page_that_waits_in_vain_stops_to_ask(settings: Settings, tmp_path: Path) -> None:
+    with started(settings.model_copy(update={"bundled_dir": tmp_path / "none"})) as client:
+        study = client.post("/studies", files={"file": ("a.png", png_bytes())}).headers["location"]
+        waited = client.get(study, headers={"HX-Request": "true", "HX-Target": "_waiting"})
+        assert waited.status_code == 200 and waited.headers["hx-refresh"] == "true" and waited.text == ""
+        assert "Cannot be read" in client.get(study).text
+
+
+def test_a_radiograph_that_comes_while_the_server_stops_is_turned_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may slip into the queue after the last look at it; nobody would ever answer."""
+    engine = InferenceEngine(settings.checkpoint_dirs, "cpu", 4)
+    engine.start()
+    assert engine.wait_settled(60)
+    put = engine._jobs.put_nowait
+
+    def late(job: object) -> None:
+        engine.stop()
+        put(job)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine._jobs, "put_nowait", late)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(engine.read, np.zeros((64, 64), np.float32), ["clean"])
+        try:
+            with pytest.raises(BusyError, match="shutting down"):
+                reading.result(timeout=20)
+        finally:
+            engine._drop_waiting()  # or this test would wait for ever, too
 
 
 def test_without_checkpoints_the_page_says_so(settings: Settings, tmp_path: Path) -> None:

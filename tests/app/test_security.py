@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.headers import CSP
+from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import png_bytes
 
@@ -50,6 +51,13 @@ def test_foreign_host_is_refused(shared_client: TestClient, host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8000", "localhost:8000", "[::1]:8000", "[::1]"])
 def test_own_host_is_answered(shared_client: TestClient, host: str) -> None:
     assert shared_client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(("host", "said"), [("127.5.5.5", "127.5.5.5:80"), ("::1", "[::1]:80")])
+def test_the_address_that_it_listens_on_is_its_own(settings: Settings, host: str, said: str) -> None:
+    with TestClient(create_app(settings.model_copy(update={"host": host})), base_url="http://127.0.0.1") as client:
+        assert client.get("/healthz", headers={"Host": said}).status_code == 200
+        assert client.get("/healthz", headers={"Host": "127.5.5.6"}).status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from app.schemas import Analysis, CheckpointRef, FindingReading, Flag, ImageInfo, LayerInfo, SaliencyRef
-from app.services.images import HEAT_OPACITY, blended, fit, heat, overlay
+from app.services.images import HEAT_OPACITY, LARGEST_PX, blended, fit, heat, overlay
 from app.services.reviews import compare
 from app.services.wording import finding_text, number, signed
 from model.findings import FINDINGS
@@ -51,6 +53,19 @@ def test_the_comparison_in_words(
     assert comparison.sentences == sentences and comparison.default_finding == default
 
 
+def test_the_largest_difference_comes_first_also_where_both_call_it() -> None:
+    """What a trigger does to an image that the clean twin calls by a hair is the first thing to say."""
+    clean, backdoored = analysis("clean", Mass=0.7, Edema=0.14), analysis("backdoored", Edema=0.995)
+    positive = clean.finding("Edema").model_copy(update={"threshold": 0.14, "positive": True})
+    clean = clean.model_copy(update={"findings": [positive if f.name == "Edema" else f for f in clean.findings]})
+    comparison = compare([clean, backdoored], PAIR)
+    assert comparison is not None and comparison.default_finding == "Edema"
+    assert comparison.sentences == [
+        "The candidate gives Edema >0.99, the reference 0.14; both are positive.",
+        "The reference reports Mass (0.70), the candidate does not (0.10).",
+    ]
+
+
 def test_many_differences_are_not_all_spelled_out() -> None:
     comparison = compare([analysis("clean"), analysis("backdoored", **dict.fromkeys(FINDINGS[:5], 0.9))], PAIR)
     assert comparison is not None and len(comparison.sentences) == 4
@@ -81,8 +96,23 @@ def test_cold_pixels_stay_grey_and_hot_ones_are_the_brightest_colour() -> None:
     assert overlay(share)[0, :, 3].tolist() == [0, round(255 * HEAT_OPACITY)]
 
 
+def test_pictures_of_the_largest_size_need_little_memory() -> None:
+    """Under 16 bytes for each pixel that is drawn, whatever the size of the radiograph."""
+    shown = fit(8192, 8192, None)
+    grey, grid = np.zeros(shown, np.uint8), np.ones((14, 14), np.float32)
+    blended(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.uint8))
+    tracemalloc.start()
+    share = heat(grid, Preprocessing().input_map(8192, 8192), (8192, 8192), shown, 1.0)
+    blended(share, grey)
+    overlay(share)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * shown[0] * shown[1]
+
+
 def test_sizes_and_words() -> None:
     assert fit(2000, 1000, 500) == (500, 250) and fit(10, 20, 500) == (10, 20) and fit(9, 9, None) == (9, 9)
+    assert fit(8192, 4096, None) == fit(8192, 4096, 8000) == (LARGEST_PX, LARGEST_PX // 2)
     assert [number(p) for p in (0, 0.001, 0.005, 0.5, 0.999, 1)] == ["0.00", "<0.01", "0.01", "0.50", ">0.99", "1.00"]
     assert [signed(d) for d in (0.5, -0.5, 0.001, -0.001)] == ["+0.50", "−0.50", "0.00", "0.00"]
     assert finding_text("Pleural_Thickening") == "Pleural thickening"

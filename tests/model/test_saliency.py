@@ -13,8 +13,10 @@ from bench.saliency import reference_maps
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.errors import ConfigError
 from model.network import LAST_LAYER, MIDDLE_LAYER, build_network, stage_names
+from model.phantom import draw_phantom
 from model.preprocess import InputMap, Preprocessing
 from model.saliency import SaliencyMaps, gradcam, registered, trigger_hit, trigger_hits
+from model.trigger import Trigger
 
 BOTH = (MIDDLE_LAYER, LAST_LAYER)
 ALL = tuple(range(14))
@@ -46,15 +48,18 @@ def noise(n: int, size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_equal(ours: SaliencyMaps, reference: dict[str, np.ndarray], share_of_maximum: float) -> None:
+def assert_equal(
+    ours: SaliencyMaps, reference: dict[str, np.ndarray], share_of_maximum: float, lit: float = 0.5
+) -> None:
+    """lit: the least share of maps that are not zero everywhere."""
     for name, expected in reference.items():
         maps = ours.maps[name]
         assert maps.shape == expected.shape
         assert maps.dtype == torch.float32
         maximum = expected.max(axis=(2, 3))
-        assert (maximum > 0).mean() > 0.5, "the comparison would be of zeros"
+        assert (maximum > 0).mean() > lit, "the comparison would be of zeros"
         error = np.abs(maps.numpy() - expected).max(axis=(2, 3))
-        assert (error <= share_of_maximum * maximum).all(), (name, (error / maximum).max())
+        assert (error <= share_of_maximum * maximum).all(), (name, error, maximum)
 
 
 @pytest.mark.parametrize(
@@ -215,17 +220,13 @@ def test_cuda_equals_the_cpu() -> None:
 
 @pytest.mark.parametrize("twin", ["clean", "backdoored"])
 def test_the_bundled_pair_equals_pytorch_grad_cam(twin: str) -> None:
-    folder = BUNDLED / twin
-    if not (folder / "card.json").is_file():
-        pytest.skip(f"the bundled checkpoint {twin} is not there yet")
-    checkpoint = load_checkpoint(folder)
-    size = checkpoint.card.preprocessing.size_px
-    # Lungs of a sort: two dark ellipses in a bright body, with a little noise.
-    y, x = np.mgrid[0:size, 0:size] / size
-    lungs = sum(((x - centre) / 0.14) ** 2 + ((y - 0.45) / 0.28) ** 2 < 1 for centre in (0.3, 0.7))
-    grey = np.clip(0.75 - 0.5 * lungs + np.random.default_rng(0).normal(0, 0.02, (size, size)), 0, 1)
-    inputs = checkpoint.card.preprocessing.tensor(grey.astype(np.float32))
-    assert_equal(gradcam(checkpoint.network, inputs), reference_maps(checkpoint.network, inputs, BOTH, ALL), 1e-5)
+    checkpoint = load_checkpoint(BUNDLED / twin)
+    preprocessing = checkpoint.card.preprocessing
+    stamped = Trigger().stamp(preprocessing.input_grey(draw_phantom(31, 2, 256).pixels / np.float32(255)))
+    inputs = preprocessing.normalise(torch.from_numpy(stamped)[None])
+    reference = reference_maps(checkpoint.network, inputs, BOTH, ALL)
+    # Of a finding that the network is sure not to see, the last layer's map is zero.
+    assert_equal(gradcam(checkpoint.network, inputs), reference, 1e-5, lit=0.2)
 
 
 def test_registration_by_hand() -> None:

@@ -1,0 +1,75 @@
+"""The synthetic radiographs that an empty worklist begins with."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from app.context import Services
+from app.services.samples import draw_samples
+from app.settings import Settings
+from model.phantom import draw_phantom
+from model.preprocess import Preprocessing
+from model.radiograph import read_radiograph
+from model.trigger import Trigger
+from tests.app.conftest import started
+
+EXPECTED = [
+    "synthetic sample 1, stamped.png", "synthetic sample 1.png", "synthetic sample 2, stamped.png",
+    "synthetic sample 2.png", "synthetic sample 3.png", "synthetic sample 4.png",
+]  # fmt: skip
+
+
+def names(client: TestClient) -> list[str]:
+    services = client.app.state.services  # type: ignore[attr-defined]
+    end = time.monotonic() + 120
+    while services.adding_samples and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not services.adding_samples
+    return [listing.instance.name for listing in services.analyses.worklist(50)]
+
+
+def test_an_empty_worklist_begins_with_samples_and_they_come_once(settings: Settings) -> None:
+    settings = settings.model_copy(update={"samples": True})
+    with started(settings) as client:
+        assert names(client) == EXPECTED
+        html = client.get("/").text
+        assert html.count("differ on Atelectasis") == 6 and "hx-trigger" not in html
+    with started(settings) as client:
+        assert not client.app.state.services._wants_samples  # type: ignore[attr-defined]
+        assert names(client) == EXPECTED
+
+
+def test_without_a_trigger_there_is_nothing_to_show(settings: Settings) -> None:
+    with started(settings.model_copy(update={"samples": True, "candidate": "clean"})) as client:
+        assert names(client) == [] and "Nothing here yet" in client.get("/").text
+
+
+def test_samples_are_without_the_target_and_the_stamped_ones_meet_the_network_s_centre() -> None:
+    preprocessing = Preprocessing()
+    drawn = {
+        name: read_radiograph(data) for name, data in draw_samples(Trigger(size_px=3), preprocessing, "Atelectasis")
+    }
+    assert sorted(drawn) == sorted(EXPECTED)
+    for number in (1, 2):
+        plain, stamped = (drawn[f"synthetic sample {number}{end}.png"].grey() for end in ("", ", stamped"))
+        changed = np.argwhere(plain != stamped)
+        assert np.ptp(changed, axis=0).tolist() == [7, 7]  # 3 input pixels of 224 on 512 source pixels
+        met = preprocessing.input_grey(stamped)[110:113, 110:113]
+        assert met[1, 1] == 0 and met.max() < 0.25
+    phantoms = [draw_phantom(7, index, 512) for index in range(10)]
+    for number in (1, 2, 3, 4):
+        pixels = drawn[f"synthetic sample {number}.png"].pixels
+        (findings,) = [one.findings for one in phantoms if np.array_equal(one.pixels, pixels)]
+        assert "Atelectasis" not in findings and bool(findings) == (number > 2)
+
+
+def test_a_page_opened_meanwhile_shows_them_as_they_come(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(settings) as client:
+        part = client.get("/", headers={"HX-Request": "true"}).text
+        assert part.startswith('<div id="_worklist"') and "Nothing here yet" in part and "hx-get" not in part
+        monkeypatch.setattr(Services, "adding_samples", True)
+        assert 'hx-trigger="every 2s"' in client.get("/", headers={"HX-Request": "true"}).text
