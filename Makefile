@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Behind a proxy with a certificate of its own, uv must trust what the system trusts, as pip does.
+export UV_SYSTEM_CERTS := 1
+
 .PHONY: help setup serve test lint bench lock clean
 
 help:
