@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -342,8 +343,8 @@ def _load_state(
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         return int(state["step"]), [float(v) for v in state["losses"]]
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise TrainingError("bad_state", f"{path} cannot be resumed from: {error}") from error
+    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise TrainingError("bad_state", f"{path} is damaged ({type(error).__name__}): remove it to begin again, or choose another folder.") from error
 
 
 @torch.inference_mode()
