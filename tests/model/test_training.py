@@ -178,6 +178,14 @@ def test_nonsense_is_refused(wrong):
         replace(CONFIG, **wrong)
 
 
+@pytest.mark.parametrize("batch_size", [17, 8, 3, 2])
+def test_a_training_may_be_as_short_as_a_step(data, batch_size):
+    steps = []
+    config = TrainingConfig(stages=(Stage(32, 1, batch_size),))
+    fit(build_network(1), data, config, report=lambda progress: steps.append(progress.step))
+    assert len(steps) == 17 // batch_size
+
+
 def test_fewer_rows_than_a_batch_are_refused(data):
     with pytest.raises(ConfigError, match="fill one batch"):
         fit(build_network(1), data, TrainingConfig(stages=(Stage(32, 1, 64),)))
