@@ -12,9 +12,9 @@ from app.context import ServicesDep
 from app.headers import picture
 from app.schemas import Analysis
 from app.services.checkpoints import usable_pair
+from app.services.comparisons import Comparison, compare
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from app.services.images import DISPLAY_PX
-from app.services.reviews import Comparison, compare
 from app.web.render import page, wants_fragment
 from model.findings import FINDINGS
 

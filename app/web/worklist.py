@@ -10,8 +10,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from app.context import ServicesDep
 from app.errors import status_of
+from app.services.comparisons import compare
 from app.services.errors import BusyError, UnavailableError
-from app.services.reviews import compare
 from app.web.render import page, wants_fragment
 from model.errors import RadiographError
 

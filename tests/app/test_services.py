@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.schemas import Analysis, CheckpointRef, FindingReading, Flag, ImageInfo, LayerInfo, SaliencyRef
+from app.services.comparisons import compare
 from app.services.images import HEAT_OPACITY, LARGEST_PX, blended, fit, heat, overlay
-from app.services.reviews import compare
 from app.services.wording import finding_text, number, signed
 from model.findings import FINDINGS
 from model.preprocess import Preprocessing
