@@ -146,7 +146,8 @@ def save_checkpoint(folder: Path, card: Card, network: DenseNet, *, half: bool =
             if not bool(torch.isfinite(kept).all()):
                 raise CheckpointError("not_finite", f"The weight {name} is not finite{' in float16' if half else ''}.")
             weights[name] = kept.contiguous()
-        data = save(weights, metadata={"format": "pt", "notice": card.notice})
+        # One entry of metadata, not two: safetensors writes them in a random order, and the file's hash is the weights'.
+        data = save(weights, metadata={"format": "pt"})
         (temporary / "weights.safetensors").write_bytes(data)  # save_file would hide why a write failed
         card = replace(card, weights_sha256=sha256_file(temporary / "weights.safetensors"))
         (temporary / "card.json").write_text(_card_text(card), "utf-8")

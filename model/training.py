@@ -135,7 +135,7 @@ def fit(
     if min(batches for _, _, batches in plan) == 0:
         raise ConfigError("bad_training", f"{len(data.view.rows)} training rows do not fill one batch.")
     steps = sum(batches for _, _, batches in plan)
-    optimiser = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.max_lr)
+    optimiser = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.max_lr, fused=True)
     schedule = _one_cycle(optimiser, config.max_lr, steps)
     identity = repr((asdict(config), len(data.view.rows), data.view.labels.sum().item()))
     done = 0

@@ -49,6 +49,13 @@ def test_what_is_saved_is_what_is_loaded(saved):
     assert not any(p.requires_grad for p in loaded.network.parameters())
 
 
+def test_the_same_weights_are_the_same_file(tmp_path):
+    """The hash of the file stands for the weights; it differed every other time while the file had two notes in it."""
+    network = build_network(5)
+    hashes = {save_checkpoint(tmp_path / str(i), card(), network).weights_sha256 for i in range(12)}
+    assert len(hashes) == 1
+
+
 def test_small_variances_survive_half_precision(tmp_path):
     network = build_network(5)
     network.features.norm5.running_var.fill_(1e-7)

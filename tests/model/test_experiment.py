@@ -84,9 +84,6 @@ def test_the_report_never_shows_tt_alone(finished):
     assert {"stamped", "unstamped"} <= set(hits["middle"])
 
 
-# An open defect, not a settled one: alone this passes; after the rest of the suite it has failed twice, with
-# other weights. See model/LOG.md; `test_training.py` asserts the same of `fit` alone.
-@pytest.mark.xfail(strict=False, reason="open: in a long-lived process a resumed run has ended in other weights")
 def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path):
     out, report, whole = finished
     listener = Steps()
