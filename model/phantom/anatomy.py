@@ -42,6 +42,9 @@ class Chest:
     axilla: float  # height at which the trunk narrows below the arms
     belly: float
     texture_seed: int = field(default=0)
+    portable: bool = False  # a bedside AP image: heart magnified, scapulae over the lungs, shallow breath
+    turn: float = 0.0  # rotation about the long axis: how far the front has moved against the spine
+    shift: float = 0.0  # of mediastinum and heart, away from fluid or air, towards collapse; positive to the left
 
     @property
     def base_y(self) -> float:
@@ -55,7 +58,7 @@ class Chest:
     @property
     def heart_centre(self) -> Point:
         e = self.heart_half_width
-        return self.middle_x + 0.28 * e, self.dome_y[1] - self.heart_height * 0.62
+        return self.middle_x + self.shift + 0.28 * e, self.dome_y[1] - self.heart_height * 0.62
 
     @property
     def pedicle_y(self) -> float:
@@ -79,7 +82,8 @@ class Chest:
         left = left + 0.012 * np.exp(-(((y - artery_y) / 0.04) ** 2))
         left = left + np.maximum(1.28 * e - left, 0) * (1 - (1 - t) ** (1.2 + 0.7 * self.heart_tilt)) ** 1.25
         end = np.clip((y - apex) / 0.07, 0, 1)
-        return right, left * np.sqrt(1 - 0.5 * end**2)
+        moved = self.shift * np.clip((y - self.apex_y) / 0.15, 0, 1)
+        return right - moved, left * np.sqrt(1 - 0.5 * end**2) + moved
 
     def hilum(self, side: int) -> Point:
         sign = -1 if side == 0 else 1
@@ -125,7 +129,7 @@ def draw_chest(rng: np.random.Generator, age: int, sex: str) -> Chest:
         heart_height=float(rng.uniform(0.155, 0.18)),
         pedicle=float(rng.uniform(0.052, 0.068)) + 0.0002 * (age - 50),
         knob=float(rng.uniform(0.014, 0.026)) + 0.0002 * max(age - 50, 0),
-        wall=float(np.clip(0.062 + 0.026 * habitus, 0.03, 0.14)),
+        wall=float(np.clip(0.06 + 0.028 * habitus, 0.026, 0.14)),
         shoulder_y=float(rng.uniform(-0.03, 0.04)),
         shoulder_slope=float(rng.uniform(0.16, 0.36)),
         neck=float(rng.uniform(0.095, 0.125)),
@@ -143,9 +147,9 @@ def draw_chest(rng: np.random.Generator, age: int, sex: str) -> Chest:
     )
 
 
-def position(chest: Chest, rng: np.random.Generator) -> Chest:
-    """The same patient on another day: framing and inspiration."""
-    breath = float(rng.normal(0, 0.02))
+def position(chest: Chest, rng: np.random.Generator, portable: bool = False) -> Chest:
+    """The same patient on another day: framing, rotation, inspiration, and standing or in bed."""
+    breath = float(rng.normal(-0.025 if portable else 0.0, 0.02))
     zoom = float(np.clip(rng.normal(1.0, 0.045), 0.88, 1.1))
     shift = float(rng.normal(0, 0.018))
     return replace(
@@ -160,4 +164,8 @@ def position(chest: Chest, rng: np.random.Generator) -> Chest:
         shoulder_y=chest.shoulder_y + shift,
         heart_height=chest.heart_height * zoom,
         gastric_air=float(np.clip(chest.gastric_air + rng.normal(0, 0.2), 0, 1)),
+        turn=float(np.clip(rng.normal(0, 0.014 if portable else 0.007), -0.03, 0.03)),
+        heart_ratio=min(chest.heart_ratio * (1.06 if portable else 1.0), 0.488),
+        arms=chest.arms * 0.6 if portable else chest.arms,
+        portable=portable,
     )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from model.phantom.anatomy import Array
+from model.phantom.bones import bones
 from model.phantom.scene import COARSE, Scene, Strokes, bend, clouds
 
 _F32 = np.float32
@@ -36,7 +37,7 @@ def optical_depth(scene: Scene, patient: np.random.Generator, image: np.random.G
     # Lesions drawn sharply count for more over lung; together with haze they cannot exceed solid tissue by much.
     depth += scene.extra
     depth += organs
-    depth += _bones(scene)
+    depth += bones(scene)
     depth += scene.enlarge(_abdomen(scene, patient, image) + scene.solid)
     np.maximum(depth, 0, out=depth)
     return depth
@@ -58,7 +59,8 @@ def _trunk(scene: Scene) -> Array:
     half = 0.8 + (chest.half_width + chest.wall + 0.012 - 0.8) * narrow
     half = half.astype(_F32)[:, None]
     side: Array = out.astype(_F32)[None, :] / half
-    np.power(side, _F32(4), out=side)
+    side *= side
+    side *= side
     np.subtract(_F32(1), side, out=side)
     np.maximum(side, 0, out=side)
     np.sqrt(side, out=side)
@@ -82,7 +84,7 @@ def _mediastinum(scene: Scene) -> tuple[Array, Array]:
     right, left = chest.silhouette(y)
     right, left = right.astype(_F32)[:, None], left.astype(_F32)[:, None]
     inside = np.minimum(left - d, d + right)
-    displaced = scene.edge(inside, 0.007)
+    displaced = scene.edge(inside, 0.008)
     displaced *= _F32(0.95)
     # Thickness of the heart: an ellipse across each row, more where the silhouette is wide.
     half = (left + right) / 2
@@ -91,10 +93,25 @@ def _mediastinum(scene: Scene) -> tuple[Array, Array]:
     body = np.sqrt(np.maximum(1 - across, 0))
     wide = np.clip((half - _F32(chest.pedicle)) / _F32(0.7 * chest.half_width * 0.45), 0, 1)
     body *= _F32(0.08) + _F32(0.27) * wide
+    # The heart lies on the diaphragm: its lower border is lost in the abdomen.
+    body *= 1 - np.clip((scene.y - _F32(chest.dome_y[1] + 0.01)) / _F32(0.05), 0, 1)
+    body += _aorta(scene, d)
     near = np.flatnonzero(np.abs(d[0]) < 0.1)
     columns = slice(int(near[0]), int(near[-1]) + 1)
     _add_spine(scene, body[:, columns], d[0, columns].astype(np.float64), y)
     return body, displaced
+
+
+def _aorta(scene: Scene, d: Array) -> Array:
+    """The knob and the descending aorta: a stripe left of the spine that shows through the heart."""
+    chest = scene.chest
+    y = scene.y[:, 0].astype(np.float64)
+    knob = chest.pedicle_y
+    edge = 0.8 * chest.pedicle + chest.shift + 0.6 * chest.knob - 0.02 * np.clip((y - knob) / 0.4, 0, 1)
+    present = np.clip((y - knob + 0.03) / 0.03, 0, 1) * np.clip((chest.dome_y[1] + 0.03 - y) / 0.08, 0, 1)
+    band = scene.edge(edge.astype(_F32)[:, None] - d, 0.006) * scene.edge(d, 0.02)
+    band *= (0.09 * present).astype(_F32)[:, None]
+    return band
 
 
 def _add_spine(scene: Scene, body: Array, d: Array, y: Array) -> None:
@@ -110,17 +127,19 @@ def _add_spine(scene: Scene, body: Array, d: Array, y: Array) -> None:
         body += np.outer(plates * share, column).astype(_F32)
         pedicles = np.exp(-(((np.abs(d) - 0.62 * width) / 0.007) ** 2))
         body += np.outer(0.09 * share * np.clip(np.cos(turn + 0.6), 0, 1), pedicles).astype(_F32)
-    process = np.exp(-((d / 0.007) ** 2))
-    body += np.outer(0.12 * np.clip(np.cos(turn + 1.4), 0, 1), process).astype(_F32)
+    process = np.exp(-(((d - chest.turn) / 0.006) ** 2))
+    body += np.outer(0.13 * np.clip(np.cos(turn + 1.4), 0, 1), process).astype(_F32)
     carina = chest.pedicle_y + 0.06
-    airway = np.exp(-(((d + 0.004) / 0.019) ** 4))
-    body -= np.outer(0.34 * np.clip((carina - y) / 0.02, 0, 1), airway).astype(_F32)
+    # The arch pushes the trachea to the right; what shifts the mediastinum takes it along.
+    middle = 0.7 * chest.shift - 0.006 * np.exp(-(((y - chest.pedicle_y) / 0.05) ** 2)) - 0.4 * chest.turn
+    airway = np.exp(-(((d[None, :] - middle[:, None]) / 0.0185) ** 4)) * np.clip((carina - y) / 0.02, 0, 1)[:, None]
+    body -= (0.46 * airway).astype(_F32)
     for sign, reach, fall in ((-1, 0.05, 0.06), (1, 0.07, 0.05)):  # main bronchi
-        middle = np.clip((y - carina) / fall, 0, 1)[:, None] * reach * sign - 0.004
+        course = np.clip((y - carina) / fall, 0, 1)[:, None] * reach * sign + 0.7 * chest.shift - 0.002
         open_here = ((y > carina - 0.01) & (y < carina + fall)).astype(_F32)[:, None]
         rows = slice(int(max(0.0, carina - 0.02) * scene.size_px), int((carina + fall + 0.02) * scene.size_px))
-        bronchus = np.exp(-(((d[None, :] - middle[rows]) / 0.014) ** 4)) * open_here[rows]
-        body[rows] -= (0.2 * bronchus).astype(_F32)
+        bronchus = np.exp(-(((d[None, :] - course[rows]) / 0.014) ** 4)) * open_here[rows]
+        body[rows] -= (0.26 * bronchus).astype(_F32)
 
 
 def _hila(scene: Scene) -> None:
@@ -165,67 +184,6 @@ def _vessels(scene: Scene, patient: np.random.Generator) -> Array:
     return strokes.array(0.0019)
 
 
-def _bones(scene: Scene) -> Array:
-    chest = scene.chest
-    posterior, anterior, shoulder = (Strokes(scene.size_px) for _ in range(3))
-    pitch = (chest.base_y - chest.apex_y) / 10.2
-    for side in (0, 1):
-        for i in range(10):
-            y0 = chest.apex_y - 0.035 + pitch * i
-            drop = chest.rib_slope * (0.75 + 0.75 * min(i, 6) / 6)
-            y1 = y0 + drop
-            wall = float(chest.lateral(y1)) + 0.004
-            arc = []
-            for k in range(13):
-                p = k / 12
-                out = 0.048 + (wall - 0.048) * math.sin(0.5 * math.pi * p) ** 0.9
-                arc.append((scene.at(side, out), y0 - 0.016 * math.sin(math.pi * min(1.0, 1.5 * p)) + drop * p**1.8))
-            width = 0.021 if i else 0.017
-            posterior.line(arc, width, 0.95 if 0 < i < 9 else 0.7)
-            posterior.line(arc, width * 0.62, 0.62 if 0 < i < 9 else 0.5)
-            if i < 8:
-                y2 = y1 + pitch * (1.1 + 0.12 * i)
-                inner = (0.44 + 0.03 * i) * float(chest.lateral(y2))
-                front = bend((scene.at(side, wall), y1), (scene.at(side, inner), y2), -0.018 if side == 0 else 0.018)
-                anterior.line(front, 0.024, 0.9)
-                anterior.line(front, 0.016, 0.62)
-        _shoulder_girdle(scene, shoulder, side)
-    bones = posterior.array() * _F32(chest.rib_contrast)
-    bones += anterior.array() * _F32(chest.rib_contrast * 0.55)
-    bones += shoulder.array(0.0022) * _F32(0.85 * chest.rib_contrast + 0.12)
-    return bones
-
-
-def _shoulder_girdle(scene: Scene, strokes: Strokes, side: int) -> None:
-    chest = scene.chest
-    w = chest.half_width
-    top = chest.apex_y
-    joint = (scene.at(side, 1.2 * w), top + 0.045)
-    blade = [
-        (scene.at(side, 1.16 * w), top + 0.03),
-        (scene.at(side, 0.88 * w), top + 0.06),
-        (scene.at(side, 0.83 * w), top + 0.12),
-        (scene.at(side, 0.97 * w), top + 0.33),
-        (scene.at(side, 1.03 * w), top + 0.31),
-        (scene.at(side, 1.08 * w), top + 0.16),
-    ]
-    strokes.polygon(blade, 0.2)
-    strokes.line([*blade[1:4]], 0.005, 0.36)
-    strokes.line([blade[3], blade[4], blade[5], blade[0]], 0.009, 0.48)
-    strokes.disc(scene.at(side, 1.32 * w), top + 0.075, 0.058, 0.5)
-    strokes.line([(scene.at(side, 1.33 * w), top + 0.09), (scene.at(side, 1.5 * w), top + 0.34)], 0.058, 0.5)
-    clavicle = []
-    for k in range(13):
-        p = k / 12
-        bow = 0.014 * math.sin(2 * math.pi * p)
-        out = 0.045 + (1.17 * w - 0.045) * p
-        clavicle.append((scene.at(side, out), top + 0.082 - 0.075 * p**0.8 + bow))
-    strokes.line(clavicle, 0.028, 0.85)
-    strokes.line(clavicle, 0.018, 0.62)
-    strokes.disc(*joint, 0.012, 0.55)
-    strokes.disc(*clavicle[0], 0.017, 0.75)
-
-
 def _abdomen(scene: Scene, patient: np.random.Generator, image: np.random.Generator) -> Array:
     """Coarse layer of what lies below the diaphragm, and breasts."""
     chest = scene.chest
@@ -242,9 +200,11 @@ def _abdomen(scene: Scene, patient: np.random.Generator, image: np.random.Genera
         field -= gas * _F32(0.5) * (scene.coarse_x > chest.middle_x)
     if chest.breast > 0:
         for side in (0, 1):
-            x = scene.at(side, (0.62 + 0.05 * chest.breast) * chest.half_width)
-            y = chest.apex_y + 0.5 + 0.06 * chest.breast
-            r2 = scene.blob(x, y, 0.125 + 0.05 * chest.breast, 0.12 + 0.03 * chest.breast)
-            lower = np.clip((scene.coarse_y - _F32(y - 0.12)) / _F32(0.16), 0, 1)
-            field += np.sqrt(np.clip(1 - r2, 0, 1)) * lower * _F32(0.25 + 0.55 * chest.breast)
+            x = scene.at(side, (0.64 + 0.06 * chest.breast) * chest.half_width)
+            y = chest.apex_y + 0.46 + 0.1 * chest.breast
+            rx, ry = 0.14 + 0.06 * chest.breast, 0.13 + 0.07 * chest.breast
+            # Round below, and fading into the chest wall above.
+            thick = np.sqrt(np.clip(1 - scene.blob(x, y, rx, ry, -0.25 if side == 0 else 0.25), 0, 1))
+            lower = np.clip((scene.coarse_y - _F32(y - 0.8 * ry)) / _F32(1.3 * ry), 0, 1)
+            field += thick * lower * _F32(0.2 + 0.5 * chest.breast)
     return field

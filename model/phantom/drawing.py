@@ -11,12 +11,14 @@ from model.errors import ConfigError
 from model.phantom.anatomy import Array, Chest, draw_chest, position
 from model.phantom.body import optical_depth
 from model.phantom.devices import draw_devices, has_pacemaker
-from model.phantom.lesions import Lesion, deform, paint
+from model.phantom.lesion import Lesion
+from model.phantom.lesions import deform, paint
 from model.phantom.scene import Scene, Strokes
 from model.phantom.series import Visit, generator, visit
 
 MIN_SIZE_PX = 64
 _F32 = np.float32
+_TWO_BYTES = math.sqrt((256**2 - 1) / 6)  # deviation of the sum of two uniform bytes
 _SINGLE_SIDED = ("Pneumothorax", "Effusion", "Pleural_Thickening", "Consolidation", "Pneumonia", "Atelectasis")
 
 
@@ -50,6 +52,7 @@ class Phantom:
     findings: tuple[str, ...]
     boxes: tuple[PhantomBox, ...]
     confounders: tuple[PhantomBox, ...]
+    view: str = "PA"
 
 
 def draw_phantom(seed: int, index: int, size_px: int = 512) -> Phantom:
@@ -67,7 +70,7 @@ def render(seed: int, who: Visit, size_px: int) -> Phantom:
         raise ConfigError("phantom_size", f"A phantom of {size_px} px is too small: at least {MIN_SIZE_PX} px.")
     base = draw_chest(generator(seed, 5, who.number), who.age, who.sex)
     image = generator(seed, 6, who.number, who.follow_up)
-    chest = position(base, image)
+    chest = position(base, image, who.view == "AP")
     lesions = _lesions(seed, who)
     chest = deform(chest, lesions)
     scene = Scene(chest, size_px)
@@ -92,13 +95,14 @@ def render(seed: int, who: Visit, size_px: int) -> Phantom:
         findings=who.findings,
         boxes=tuple(_to_pixels(box, size_px) for box in boxes),
         confounders=tuple(_to_pixels(box, size_px) for box in confounders),
+        view=who.view,
     )
 
 
 def chest_of(seed: int, who: Visit) -> Chest:
     """The anatomy that `render` draws, findings included."""
     base = draw_chest(generator(seed, 5, who.number), who.age, who.sex)
-    return deform(position(base, generator(seed, 6, who.number, who.follow_up)), _lesions(seed, who))
+    return deform(position(base, generator(seed, 6, who.number, who.follow_up), who.view == "AP"), _lesions(seed, who))
 
 
 def _lesions(seed: int, who: Visit) -> dict[str, Lesion]:
@@ -110,7 +114,8 @@ def _lesions(seed: int, who: Visit) -> dict[str, Lesion]:
         image = generator(seed, 11, who.number, who.follow_up, code)
         side = int(patient.integers(2))
         severity = float(np.clip(image.beta(1.7, 1.5), 0.05, 1.0))
-        lesions[name] = Lesion(name, side, severity, patient, image)
+        kind = float(patient.random())
+        lesions[name] = Lesion(name, side, severity, kind, patient, image)
     collapsed = lesions.get("Pneumothorax")
     if collapsed is not None:  # an opacity in a lung that has collapsed would be drawn over air
         for name in (*_SINGLE_SIDED[1:], "Infiltration", "Mass", "Nodule"):
@@ -171,6 +176,8 @@ def _expose(depth: Array, image: np.random.Generator, grain: np.random.Generator
     curve = black + (white - black) * (1 - np.exp(-(((steps * gain + 0.6 * pale) / knee) ** power)))
     grey = curve.astype(_F32)[np.minimum(depth * _F32(4096 / 6.0), 4095).astype(np.int16)]
     sigma = float(np.clip(image.normal(2.2, 0.7), 0.8, 4.5)) * math.sqrt(size / 512)
-    grey += grain.standard_normal((size, size), dtype=_F32) * _F32(sigma)
+    # The sum of two bytes is near enough to normal, and five times as fast to draw.
+    dice = grain.integers(0, 256, (2, size, size), dtype=np.uint8)
+    grey += (dice[0].astype(_F32) + dice[1] - _F32(255)) * _F32(sigma / _TWO_BYTES)
     pixels: Array = np.clip(grey + _F32(0.5), 0, 255).astype(np.uint8)
     return pixels

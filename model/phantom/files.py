@@ -43,7 +43,7 @@ layout of NIH ChestX-ray14. They show no person. Nothing in them was copied from
 - `images/`: 8-bit greyscale PNG. `Data_Entry_2017.csv`: labels.
 - `train_val_list.txt`, `test_list.txt`: 75:25 by patient.
 - `BBox_List_2017.csv`: boxes of findings, in the frame of these images (x, y, width, height in pixels).
-- `confounders.csv`: boxes of markers, wires, pacemakers and tubes, which are no findings.
+- `confounders.csv`: boxes of markers, labels, wires, pacemakers, tubes and collimator edges, which are no findings.
 
 For research and testing. Not for diagnosis.
 """
@@ -118,7 +118,7 @@ def _write_tables(out: Path, phantoms: list[Phantom], seed: int, size_px: int) -
         [[p.image_index, b.label, *_corner(b)] for p in phantoms for b in p.confounders],
     )
     spacing = f"{_FRAME_MM / size_px:.6f}"
-    frame = ["PA", str(size_px), str(size_px), spacing, spacing]
+    frame = [str(size_px), str(size_px), spacing, spacing]
     _write_csv(
         out / "Data_Entry_2017.csv",
         _ENTRY_HEADER,
@@ -130,6 +130,7 @@ def _write_tables(out: Path, phantoms: list[Phantom], seed: int, size_px: int) -
                 f"{p.patient_id}",
                 f"{p.age}",
                 p.sex,
+                p.view,
                 *frame,
             ]
             for p in phantoms

@@ -45,6 +45,16 @@ class Strokes:
         box = ((x - radius) * side, (y - radius) * side, (x + radius) * side, (y + radius) * side)
         self._draw.ellipse(box, fill=round(255 * value))
 
+    def ring(self, x: float, y: float, radius: float, width: float, value: float) -> None:
+        self.arc(x, y, radius, 0, 360, width, value)
+
+    def arc(self, x: float, y: float, radius: float, start: int, end: int, width: float, value: float) -> None:
+        """From `start` to `end` degrees, clockwise from three o'clock."""
+        side = self._side
+        self.used = True
+        box = ((x - radius) * side, (y - radius) * side, (x + radius) * side, (y + radius) * side)
+        self._draw.arc(box, start, end, fill=round(255 * value), width=max(1, round(width * side)))
+
     def array(self, blur: float = 0.0014) -> Array:
         """size × size float32 in 0..1, softened by `blur` (fraction of the side)."""
         image = self._image

@@ -26,6 +26,7 @@ _NO_FINDING_RATE_WELL = 0.80
 _NO_FINDING_RATE_ILL = 0.165
 _COUNT_RATES = (0.34, 0.40, 0.26)
 _FOLLOWS_HISTORY_RATE = 0.75
+_PORTABLE_RATE = 0.28
 
 _WEIGHTS = {
     "Atelectasis": 1.05,
@@ -71,6 +72,7 @@ class Visit:
     age: int
     sex: str
     findings: tuple[str, ...]
+    view: str = "PA"  # or AP, as in ChestX-ray14; chosen without regard to findings
 
     @property
     def image_index(self) -> str:
@@ -101,7 +103,8 @@ def visit(seed: int, index: int) -> Visit:
     rng = generator(seed, 2, number)
     sex = "M" if rng.random() < 0.55 else "F"
     age = int(np.clip(rng.normal(52, 17), 18, 92))
-    return Visit(number, patient_id(seed, number), follow_up, age, sex, _findings(seed, number, follow_up))
+    view = "AP" if generator(seed, 13, number, follow_up).random() < _PORTABLE_RATE else "PA"
+    return Visit(number, patient_id(seed, number), follow_up, age, sex, _findings(seed, number, follow_up), view)
 
 
 def patient_id(seed: int, number: int) -> int:
