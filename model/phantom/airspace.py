@@ -18,9 +18,9 @@ def infiltration(scene: Scene, lesion: Lesion) -> None:
         x, y = place(scene, lesion, 0.3, 0.95, 0.15, 0.85)
         rx, ry = lesion.patient.uniform(0.035, 0.075), lesion.patient.uniform(0.035, 0.065)
         field = np.maximum(field, np.exp(-scene.blob(x, y, rx, ry)))
-    mottle = np.clip(0.55 + 0.42 * clouds(lesion.image, 0.022) + 0.22 * clouds(lesion.image, 0.045), 0, 2)
+    mottle = np.clip(0.68 + 0.24 * clouds(lesion.image, 0.016) + 0.3 * clouds(lesion.image, 0.05), 0, 1.8)
     field = (field * mottle).astype(_F32)
-    scene.haze += field * _F32(0.45 + 0.38 * lesion.severity)
+    scene.haze += field * _F32(0.48 + 0.4 * lesion.severity)
     hx, hy = scene.chest.hilum(lesion.side)
     rows, cols = np.unravel_index(int(smooth(field, 0.02).argmax()), field.shape)
     x, y = (cols + 0.5) / COARSE, (rows + 0.5) / COARSE
@@ -71,12 +71,12 @@ def _bronchograms(scene: Scene, lesion: Lesion, x: float, y: float, reach: float
     ahead = math.atan2(y - hy, x - hx)
     start = (x - 0.75 * reach * math.cos(ahead), y - 0.75 * reach * math.sin(ahead))
     for k in range(count):
-        angle = ahead + (k - (count - 1) / 2) * 0.38 + float(lesion.patient.uniform(-0.15, 0.15))
-        length = reach * float(lesion.patient.uniform(0.9, 1.5))
+        angle = ahead + (k - (count - 1) / 2) * 0.34 + float(lesion.patient.uniform(-0.2, 0.2))
+        length = reach * float(lesion.patient.uniform(0.6, 1.7))
         end = (start[0] + length * math.cos(angle), start[1] + length * math.sin(angle))
         path = bend(start, end, float(lesion.patient.uniform(-0.008, 0.008)))
-        scene.gaps.line(path[:5], 0.0075, 0.85)
-        scene.gaps.line(path[4:], 0.005, 0.65)
+        scene.gaps.line(path[:5], 0.007, 0.6)
+        scene.gaps.line(path[4:], 0.0045, 0.45)
 
 
 def edema(scene: Scene, lesion: Lesion) -> None:
@@ -87,11 +87,11 @@ def edema(scene: Scene, lesion: Lesion) -> None:
         hx, y = chest.hilum(side)
         wing = np.exp(-(scene.blob(scene.at(side, 0.46 * chest.half_width), y + 0.035, 0.13, 0.165) ** 1.2))
         base = np.exp(-scene.blob(scene.at(side, 0.5 * chest.half_width), chest.dome_y[side], 0.22, 0.13))
-        scene.haze += (wing * grain).astype(_F32) * _F32(0.42 + 0.5 * s) + base.astype(_F32) * _F32(0.22 * s)
+        scene.haze += (wing * grain).astype(_F32) * _F32(0.44 + 0.5 * s) + base.astype(_F32) * _F32(0.22 * s)
         sign = -1 if side == 0 else 1
         for k in range(4):  # cephalisation
             top = (hx + sign * (0.02 + 0.035 * k), y - 0.17 + 0.022 * k)
-            scene.strands.line(bend((hx, y - 0.02), top, -0.01 * sign), 0.008, 0.35 + 0.2 * s)
+            scene.strands.line(bend((hx, y - 0.02), top, -0.01 * sign), 0.008, 0.25 + 0.15 * s)
         for _ in range(3):
             cuff = hx + sign * float(lesion.image.uniform(0.02, 0.07)), y + float(lesion.image.uniform(-0.05, 0.06))
             scene.strands.ring(*cuff, 0.0085, 0.004, 0.6 + 0.2 * s)
@@ -106,7 +106,7 @@ def edema(scene: Scene, lesion: Lesion) -> None:
         _, y = chest.hilum(0)
         ends = ((scene.at(0, 0.25 * chest.half_width), y + 0.015), (scene.at(0, 0.9 * chest.half_width), y + 0.03))
         scene.strands.line(bend(*ends, 0.006), 0.004, 0.6)
-    scene.vessel_gain *= 1.1 + 0.2 * s
+    scene.vessel_gain *= 1.05 + 0.1 * s
 
 
 def atelectasis(scene: Scene, lesion: Lesion) -> None:
@@ -188,7 +188,7 @@ def nodule(scene: Scene, lesion: Lesion) -> None:
         radius = float(lesion.patient.uniform(0.017, 0.028)) + 0.005 * lesion.severity
         x, y = place(scene, lesion, 0.12, 0.88, 0.2, 0.85)
         old_scar = bool(lesion.patient.random() < 0.15)
-        density = 1.5 if old_scar else 0.72 + 0.38 * lesion.severity
+        density = 1.4 if old_scar else 0.62 + 0.42 * lesion.severity
         _round_opacity(scene, lesion, 0.8 * radius if old_scar else radius, x, y, density, 0.03)
         scene.add_box(lesion.name, x - radius, y - radius, x + radius, y + radius)
 

@@ -68,7 +68,9 @@ class Chest:
     def silhouette(self, y: Array) -> tuple[Array, Array]:
         """Distances from the midline to the right and the left border of mediastinum and heart at heights y."""
         knob_y, artery_y = self.pedicle_y, self.pedicle_y + 0.085
-        taper = 1 - 0.2 * np.clip((knob_y - 0.04 - y) / 0.12, 0, 1)
+        # Narrowest over the arch; the veins and arteries of the arms widen it again towards the neck.
+        taper = 1 - 0.22 * np.clip((knob_y - 0.03 - y) / 0.09, 0, 1)
+        taper = taper + 0.4 * np.clip((self.apex_y + 0.05 - y) / 0.11, 0, 1) ** 1.5
         right = self.pedicle * taper
         left = self.pedicle * 0.85 * taper + self.knob * np.exp(-(((y - knob_y) / 0.032) ** 2))
         e, floor = self.heart_half_width, self.dome_y[1]

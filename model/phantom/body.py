@@ -11,14 +11,12 @@ from model.phantom.scene import COARSE, Scene, Strokes, bend, clouds
 _F32 = np.float32
 
 
-def optical_depth(scene: Scene, patient: np.random.Generator, image: np.random.Generator) -> Array:
+def optical_depth(scene: Scene, organs: Array, patient: np.random.Generator, image: np.random.Generator) -> Array:
     """size × size float32: the beam's optical depth, 0 in free air, about 2.5 through the mediastinum.
 
-    To be called when the lesions have written to the scene.
+    To be called when the lesions have written to the scene. organs: what `mediastinum` gave.
     """
     chest = scene.chest
-    organs, displaced = _mediastinum(scene)
-    lung = scene.lung * (1 - displaced)
     depth = _trunk(scene)
     _hila(scene)
     texture = clouds(patient, 0.012) * _F32(0.035) + clouds(patient, 0.05) * _F32(0.04)
@@ -32,7 +30,7 @@ def optical_depth(scene: Scene, patient: np.random.Generator, image: np.random.G
     if scene.gaps.used:
         bright -= scene.gaps.array() * _F32(0.5)
     bright -= _F32(chest.air)
-    bright *= lung
+    bright *= scene.lung
     depth += bright
     # Lesions drawn sharply count for more over lung; together with haze they cannot exceed solid tissue by much.
     depth += scene.extra
@@ -76,16 +74,21 @@ def _trunk(scene: Scene) -> Array:
     return side
 
 
-def _mediastinum(scene: Scene) -> tuple[Array, Array]:
-    """Depth added by heart, great vessels, spine and airways; and the share of lung they displace, 0..1."""
+def mediastinum(scene: Scene) -> Array:
+    """size × size float32: depth added by heart, great vessels, spine and airways. Takes their share off the lungs.
+
+    To be called before the lesions are painted: none is seen where the heart has displaced the lung.
+    """
     chest = scene.chest
     y = scene.y[:, 0].astype(np.float64)
     d = scene.x - _F32(chest.middle_x)
     right, left = chest.silhouette(y)
     right, left = right.astype(_F32)[:, None], left.astype(_F32)[:, None]
     inside = np.minimum(left - d, d + right)
-    displaced = scene.edge(inside, 0.008)
-    displaced *= _F32(0.95)
+    displaced = scene.edge(inside, 0.009)
+    displaced *= _F32(-0.95)
+    displaced += _F32(1)
+    scene.lung *= displaced
     # Thickness of the heart: an ellipse across each row, more where the silhouette is wide.
     half = (left + right) / 2
     across = (d - (left - right) / 2) / half
@@ -99,7 +102,7 @@ def _mediastinum(scene: Scene) -> tuple[Array, Array]:
     near = np.flatnonzero(np.abs(d[0]) < 0.1)
     columns = slice(int(near[0]), int(near[-1]) + 1)
     _add_spine(scene, body[:, columns], d[0, columns].astype(np.float64), y)
-    return body, displaced
+    return body
 
 
 def _aorta(scene: Scene, d: Array) -> Array:
@@ -109,7 +112,7 @@ def _aorta(scene: Scene, d: Array) -> Array:
     knob = chest.pedicle_y
     edge = 0.8 * chest.pedicle + chest.shift + 0.6 * chest.knob - 0.02 * np.clip((y - knob) / 0.4, 0, 1)
     present = np.clip((y - knob + 0.03) / 0.03, 0, 1) * np.clip((chest.dome_y[1] + 0.03 - y) / 0.08, 0, 1)
-    band = scene.edge(edge.astype(_F32)[:, None] - d, 0.006) * scene.edge(d, 0.02)
+    band: Array = scene.edge(edge.astype(_F32)[:, None] - d, 0.006) * scene.edge(d, 0.02)
     band *= (0.09 * present).astype(_F32)[:, None]
     return band
 
@@ -194,8 +197,15 @@ def _abdomen(scene: Scene, patient: np.random.Generator, image: np.random.Genera
     if chest.gastric_air > 0.35:
         x = scene.at(1, 0.5 * chest.half_width)
         y = chest.dome_y[1] + 0.055
-        bubble = scene.blob(x, y, 0.075 * chest.gastric_air + 0.02, 0.032)
-        field -= np.exp(-(bubble**2)).astype(_F32) * _F32(0.75)
+        reach = 0.075 * chest.gastric_air + 0.025
+        if chest.portable:
+            bubble = np.exp(-(scene.blob(x, y + 0.01, reach, 0.035, 0.2) ** 2))
+        else:  # air under the dome, over a level of fluid
+            away = (scene.coarse_x - _F32(x)) / _F32(reach)
+            roof = y - 0.03 + 0.022 * away**2
+            bubble = np.clip((scene.coarse_y - roof) / 0.016, 0, 1) * np.clip((1.1 - np.abs(away)) / 0.35, 0, 1)
+            bubble *= np.clip((y + 0.05 * chest.gastric_air - scene.coarse_y) / 0.009, 0, 1)
+        field -= bubble.astype(_F32) * _F32(0.35 + 0.4 * chest.gastric_air)
         gas = np.clip(clouds(image, 0.05) - 1.1, 0, 1.2) * np.clip((scene.coarse_y - _F32(y + 0.06)) / _F32(0.05), 0, 1)
         field -= gas * _F32(0.5) * (scene.coarse_x > chest.middle_x)
     if chest.breast > 0:

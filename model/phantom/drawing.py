@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from model.errors import ConfigError
 from model.phantom.anatomy import Array, Chest, draw_chest, position
-from model.phantom.body import optical_depth
-from model.phantom.devices import draw_devices, has_pacemaker
+from model.phantom.body import mediastinum, optical_depth
+from model.phantom.devices import Box, draw_devices, has_pacemaker, has_sternotomy
 from model.phantom.lesion import Lesion
 from model.phantom.lesions import deform, paint
 from model.phantom.scene import Scene, Strokes
@@ -18,6 +18,7 @@ from model.phantom.series import Visit, generator, visit
 
 MIN_SIZE_PX = 64
 _F32 = np.float32
+_COLLIMATED_RATE = 0.22
 _TWO_BYTES = math.sqrt((256**2 - 1) / 6)  # deviation of the sum of two uniform bytes
 _SINGLE_SIDED = ("Pneumothorax", "Effusion", "Pleural_Thickening", "Consolidation", "Pneumonia", "Atelectasis")
 
@@ -40,7 +41,8 @@ class Phantom:
     image_index: file name, patient id and follow-up, e.g. `90000012_003.png`.
     pixels: size × size uint8, bone and soft tissue bright, air dark.
     findings: names in FINDINGS order; empty means No Finding.
-    boxes: at least one for each finding. confounders: `marker`, `wire`, `pacemaker`, `tube`.
+    boxes: at least one for each finding. confounders: `marker`, `label`, `wire`, `pacemaker`,
+    `tube`, `collimation`. view: PA or AP.
     """
 
     image_index: str
@@ -74,16 +76,19 @@ def render(seed: int, who: Visit, size_px: int) -> Phantom:
     lesions = _lesions(seed, who)
     chest = deform(chest, lesions)
     scene = Scene(chest, size_px)
+    organs = mediastinum(scene)
     for lesion in lesions.values():
         paint(scene, lesion)
-    depth = optical_depth(scene, generator(seed, 7, who.number), image)
+    depth = optical_depth(scene, organs, generator(seed, 7, who.number), image)
     turn = float(np.clip(image.normal(0, 1.6), -4, 4))
     depth = _rotate(depth, turn)
     devices = Strokes(size_px)
-    confounders = draw_devices(devices, chest, image, has_pacemaker(generator(seed, 8, who.number)))
+    history = generator(seed, 8, who.number)
+    confounders = draw_devices(devices, chest, image, has_pacemaker(history), has_sternotomy(history))
     if devices.used:
         depth += devices.array(0.001) * _F32(1.9)
     pixels = _expose(depth, image, generator(seed, 9, who.number, who.follow_up))
+    confounders += _collimate(pixels, generator(seed, 14, who.number, who.follow_up))
     boxes = [_turn_box(box, turn) for box in scene.boxes]
     return Phantom(
         image_index=who.image_index,
@@ -140,7 +145,7 @@ def _rotate(depth: Array, degrees: float) -> Array:
     return np.array(turned, dtype=_F32)
 
 
-def _turn_box(box: tuple[str, float, float, float, float], degrees: float) -> tuple[str, float, float, float, float]:
+def _turn_box(box: Box, degrees: float) -> Box:
     label, x0, y0, x1, y1 = box
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = (x0 + x1) / 2 - 0.5, (y0 + y1) / 2 - 0.5
@@ -150,7 +155,7 @@ def _turn_box(box: tuple[str, float, float, float, float], degrees: float) -> tu
     return label, dx - w, dy - h, dx + w, dy + h
 
 
-def _to_pixels(box: tuple[str, float, float, float, float], size_px: int) -> PhantomBox:
+def _to_pixels(box: Box, size_px: int) -> PhantomBox:
     label, x0, y0, x1, y1 = box
     x0, x1 = (min(max(v, 0.0), 1.0) for v in (x0, x1))
     y0, y1 = (min(max(v, 0.0), 1.0) for v in (y0, y1))
@@ -181,3 +186,25 @@ def _expose(depth: Array, image: np.random.Generator, grain: np.random.Generator
     grey += (dice[0].astype(_F32) + dice[1] - _F32(255)) * _F32(sigma / _TWO_BYTES)
     pixels: Array = np.clip(grey + _F32(0.5), 0, 255).astype(np.uint8)
     return pixels
+
+
+def _collimate(pixels: Array, rng: np.random.Generator) -> list[Box]:
+    """Where the beam was shut off or the plate ended: bands at the edges, white or black, in place."""
+    if rng.random() >= _COLLIMATED_RATE:
+        return []
+    size = pixels.shape[0]
+    white = rng.random() < 0.5
+    boxes: list[Box] = []
+    for edge in rng.permutation(4)[: 1 + int(rng.integers(3))]:
+        width = float(rng.uniform(0.012, 0.045))
+        level = int(rng.integers(225, 250)) if white else int(rng.integers(0, 12))
+        # Never quite parallel to the frame.
+        slope = float(rng.normal(0, 0.006))
+        along = (np.arange(size) + 0.5) / size
+        depth = np.maximum(width + slope * (along - 0.5), 0.004)[:, None]
+        band = along[None, :] < depth
+        view = (pixels, pixels[:, ::-1], pixels.T, pixels.T[:, ::-1])[edge]
+        view[band] = level
+        near, far = (0.0, float(depth.max())) if edge % 2 == 0 else (1.0 - float(depth.max()), 1.0)
+        boxes.append(("collimation", *((near, 0.0, far, 1.0) if edge < 2 else (0.0, near, 1.0, far))))
+    return boxes

@@ -114,7 +114,7 @@ def _fibrosis(scene: Scene, lesion: Lesion) -> None:
         y = chest.apex_y + (low + high) / 2 * span
         centre = scene.at(side, 0.66 * float(chest.lateral(y)))
         zone = np.exp(-(scene.blob(centre, y, 0.19, 0.13) ** 2)).astype(_F32)
-        scene.haze += zone * (_F32(0.1 + 0.1 * s) + net * _F32(0.38 + 0.36 * s))
+        scene.haze += zone * (_F32(0.1 + 0.1 * s) + net * _F32(0.3 + 0.34 * s))
         inner, outer = 0.32 * float(chest.lateral(y)), float(chest.lateral(y))
         scene.add_box(
             lesion.name, scene.at(side, inner), chest.apex_y + low * span, scene.at(side, outer), y + 0.24 * span
@@ -132,17 +132,20 @@ def _hernia(scene: Scene, lesion: Lesion) -> None:
     r = np.sqrt(dx**2 + (dy + tilt * dx) ** 2) / _F32(radius)
     # Fluid and wall: no outline of their own, only a border that fades over some millimetres.
     soft = np.clip((1.06 - r) / 0.2, 0, 1)
-    scene.extra += (soft * np.sqrt(np.clip(1.25 - r * r, 0, 1)) * (0.4 + 0.15 * s)).astype(_F32)
-    level = y + float(lesion.patient.uniform(-0.15, 0.3)) * radius
+    scene.extra += (soft * np.sqrt(np.clip(1.25 - r * r, 0, 1)) * (0.34 + 0.16 * s)).astype(_F32)
+    level = y + float(lesion.patient.uniform(0.0, 0.35)) * radius
     if lesion.kind < 0.8:
-        dome = np.clip((0.9 - r) / 0.28, 0, 1)
+        dome = np.clip((0.97 - r) / 0.24, 0, 1)
         air = dome * scene.edge(_F32(level) - scene.y, 0.006)
         scene.extra -= (air * (0.95 + 0.35 * s)).astype(_F32)
     else:  # pockets of gas without a level
         for _ in range(3):
-            gx, gy = x + float(lesion.patient.uniform(-0.6, 0.6)) * radius, y - float(lesion.patient.random()) * radius / 2
-            gas = np.exp(-(scene.blob(gx, gy, 0.4 * radius, 0.3 * radius) ** 1.5)).astype(_F32)
-            scene.solid -= gas * _F32(0.7 + 0.25 * s)
+            gx, gy = (
+                x + float(lesion.patient.uniform(-0.6, 0.6)) * radius,
+                y - float(lesion.patient.random()) * radius / 2,
+            )
+            gas = np.exp(-(scene.blob(gx, gy, 0.55 * radius, 0.4 * radius))).astype(_F32)
+            scene.solid -= gas * _F32(0.42 + 0.15 * s)
     scene.add_box(lesion.name, x - 1.2 * radius, y - radius, x + 1.2 * radius, y + radius)
 
 

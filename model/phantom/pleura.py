@@ -30,7 +30,7 @@ def _fluid(scene: Scene, lesion: Lesion, side: int, height: float) -> None:
     surface = (foot - height * rim).astype(_F32)[None, :]
     soft = 0.012
     fluid = scene.edge(scene.y - surface, soft) * lung
-    scene.extra[:, columns] += fluid * _F32(chest.air * 0.93)
+    scene.extra[:, columns] += fluid * _F32(chest.air * 1.08)
     # Above it the layer thins out, before and behind the lung.
     veil = np.clip(1 - (surface - scene.y) / _F32(0.3 if chest.portable else 0.09), 0, 1)
     scene.extra[:, columns] += veil * veil * (lung - fluid) * _F32(0.5 if chest.portable else 0.3)
@@ -93,7 +93,7 @@ def _rim(scene: Scene, lesion: Lesion, side: int, apical: bool) -> None:
     # Knots, smoothly joined: a rim swells and thins over centimetres.
     knots = np.repeat(lesion.patient.standard_normal(10), 8)
     wave = np.convolve(knots, np.hanning(17) / 8, mode="same")
-    ripple = np.clip(1 + 0.35 * np.interp(t, np.linspace(-0.1, 1.2, len(wave)), wave), 0.45, 1.7)
+    ripple = np.clip(1 + 0.22 * np.interp(t, np.linspace(-0.1, 1.2, len(wave)), wave), 0.45, 1.7)
     profile = _ease(np.clip((t - top) / 0.2, 0, 1)) * _ease(np.clip((bottom - t) / 0.25, 0, 1))
     width = ((0.022 + 0.022 * s) * profile * ripple).astype(_F32)[:, None]
     lateral = chest.lateral(y).astype(_F32)[:, None]

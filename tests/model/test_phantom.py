@@ -193,7 +193,8 @@ def test_layout_round_trips(tmp_path: Path) -> None:
     assert [(int(r[2]), int(r[3]), int(r[4]), r[5]) for r in rows] == [
         (p.follow_up, p.patient_id, p.age, p.sex) for p in drawn
     ]
-    assert all(len(r) == 11 and r[6:9] == ["PA", "64", "64"] for r in rows)
+    assert all(len(r) == 11 and r[7:9] == ["64", "64"] for r in rows)
+    assert [r[6] for r in rows] == [p.view for p in drawn]
     for phantom in drawn:
         with Image.open(out / "images" / phantom.image_index) as image:
             assert image.mode == "L"
