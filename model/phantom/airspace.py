@@ -1,4 +1,4 @@
-"""Lung that holds something other than air: infiltration, consolidation, pneumonia, edema, atelectasis, nodule, mass."""
+"""In the lung: infiltration, consolidation, pneumonia, edema, atelectasis, nodule, mass."""
 
 import math
 

@@ -1,6 +1,7 @@
 """The normal chest: trunk, bones, mediastinum, heart, vessels, abdomen, as optical depth in the body's frame."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -48,7 +49,8 @@ def _trunk(scene: Scene) -> Array:
     # Shoulders: above them there is air, but for the neck and the trapezius that rises to it.
     beyond = np.maximum(out - 0.8 * chest.neck, 0)
     top = chest.shoulder_y + chest.shoulder_slope * beyond - 0.07 * np.exp(-beyond / 0.05)
-    rise = scene.y - top.astype(_F32)[None, :]
+    full = int(np.clip((float(top.max()) + 0.34) * scene.size_px + 1, 0, scene.size_px))
+    rise = scene.y[:full] - top.astype(_F32)[None, :]
     rise *= _F32(1 / 0.34)
     np.clip(rise, 0, 1, out=rise)
     np.power(rise, _F32(0.55), out=rise)
@@ -62,10 +64,11 @@ def _trunk(scene: Scene) -> Array:
     np.subtract(_F32(1), side, out=side)
     np.maximum(side, 0, out=side)
     np.sqrt(side, out=side)
-    side *= rise
+    side[:full] *= rise
     side *= _F32(chest.depth)
     neck = np.sqrt(np.clip(1 - (out / (1.15 * chest.neck)) ** 2, 0, 1)) * (0.72 * chest.depth)
-    np.maximum(side, neck.astype(_F32)[None, :] * (scene.y < 0.3), out=side)
+    high = side[: round(0.3 * scene.size_px)]
+    np.maximum(high, neck.astype(_F32)[None, :], out=high)
     if chest.arms < 0.4:  # arms that stay in the frame beside the trunk
         arm_x = 0.55 - 0.1 * chest.arms
         arm = np.clip(1 - ((out - arm_x) / 0.075) ** 2, 0, 1).astype(_F32)[None, :]
@@ -81,14 +84,16 @@ def mediastinum(scene: Scene) -> Array:
     """
     chest = scene.chest
     y = scene.y[:, 0].astype(np.float64)
-    d = scene.x - _F32(chest.middle_x)
     right, left = chest.silhouette(y)
+    organs = np.zeros((scene.size_px, scene.size_px), dtype=_F32)
+    within = _columns(scene, max(float(right.max()), float(left.max())) + 0.02)
+    d = scene.x[:, within] - _F32(chest.middle_x)
     right, left = right.astype(_F32)[:, None], left.astype(_F32)[:, None]
     inside = np.minimum(left - d, d + right)
     displaced = scene.edge(inside, 0.009)
     displaced *= _F32(-0.95)
     displaced += _F32(1)
-    scene.lung *= displaced
+    scene.lung[:, within] *= displaced
     # Thickness of the heart: an ellipse across each row, more where the silhouette is wide.
     half = (left + right) / 2
     across = (d - (left - right) / 2) / half
@@ -99,10 +104,16 @@ def mediastinum(scene: Scene) -> Array:
     # The heart lies on the diaphragm: its lower border is lost in the abdomen.
     body *= 1 - np.clip((scene.y - _F32(chest.dome_y[1] + 0.01)) / _F32(0.05), 0, 1)
     body += _aorta(scene, d)
-    near = np.flatnonzero(np.abs(d[0]) < 0.1)
-    columns = slice(int(near[0]), int(near[-1]) + 1)
-    _add_spine(scene, body[:, columns], d[0, columns].astype(np.float64), y)
-    return body
+    organs[:, within] = body
+    middle = _columns(scene, 0.1)
+    _add_spine(scene, organs[:, middle], (scene.x[0, middle] - _F32(chest.middle_x)).astype(np.float64), y)
+    return organs
+
+
+def _columns(scene: Scene, reach: float) -> slice:
+    """The columns within `reach` of the midline."""
+    near = np.flatnonzero(np.abs(scene.x[0] - scene.chest.middle_x) < reach)
+    return slice(int(near[0]), int(near[-1]) + 1)
 
 
 def _aorta(scene: Scene, d: Array) -> Array:
@@ -135,14 +146,23 @@ def _add_spine(scene: Scene, body: Array, d: Array, y: Array) -> None:
     carina = chest.pedicle_y + 0.06
     # The arch pushes the trachea to the right; what shifts the mediastinum takes it along.
     middle = 0.7 * chest.shift - 0.006 * np.exp(-(((y - chest.pedicle_y) / 0.05) ** 2)) - 0.4 * chest.turn
-    airway = np.exp(-(((d[None, :] - middle[:, None]) / 0.0185) ** 4)) * np.clip((carina - y) / 0.02, 0, 1)[:, None]
-    body -= (0.46 * airway).astype(_F32)
+    above = slice(0, int(carina * scene.size_px) + 1)
+    hollow = _tunnel(d, middle[above], 0.0185)
+    hollow *= (0.46 * np.clip((carina - y[above]) / 0.02, 0, 1)).astype(_F32)[:, None]
+    body[above] -= hollow
     for sign, reach, fall in ((-1, 0.05, 0.06), (1, 0.07, 0.05)):  # main bronchi
-        course = np.clip((y - carina) / fall, 0, 1)[:, None] * reach * sign + 0.7 * chest.shift - 0.002
-        open_here = ((y > carina - 0.01) & (y < carina + fall)).astype(_F32)[:, None]
-        rows = slice(int(max(0.0, carina - 0.02) * scene.size_px), int((carina + fall + 0.02) * scene.size_px))
-        bronchus = np.exp(-(((d[None, :] - course[rows]) / 0.014) ** 4)) * open_here[rows]
-        body[rows] -= (0.26 * bronchus).astype(_F32)
+        course = np.clip((y - carina) / fall, 0, 1) * reach * sign + 0.7 * chest.shift - 0.002
+        rows = slice(int((carina - 0.01) * scene.size_px), int((carina + fall) * scene.size_px))
+        body[rows] -= _tunnel(d, course[rows], 0.014) * _F32(0.26)
+
+
+def _tunnel(d: Array, course: Array, radius: float) -> Array:
+    """rows × columns: 1 within a pipe that runs at `course`, falling off steeply at `radius`."""
+    r = (d.astype(_F32)[None, :] - course.astype(_F32)[:, None]) * _F32(1 / radius)
+    r *= r
+    r *= r
+    result: Array = np.exp(-r)
+    return result
 
 
 def _hila(scene: Scene) -> None:
@@ -158,15 +178,20 @@ def _vessels(scene: Scene, patient: np.random.Generator) -> Array:
     strokes = Strokes(scene.size_px)
     segments: list[tuple[float, float, float, float, float, float]] = []
 
+    dice: Iterator[float] = iter(patient.random(1000).tolist())  # a call for each number would cost more than the drawing
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * next(dice)
+
     def grow(x: float, y: float, angle: float, width: float, length: float, order: int) -> None:
-        sag = float(patient.uniform(-0.1, 0.1)) * length
+        sag = uniform(-0.1, 0.1) * length
         nx, ny = x + length * math.cos(angle), y + length * math.sin(angle)
         segments.append((x, y, nx, ny, width, sag))
         if order == 0:
             return
-        side_branch = float(patient.uniform(0.35, 0.8)) * (1 if patient.random() < 0.5 else -1)
-        drift = -0.25 * side_branch + float(patient.uniform(-0.12, 0.12))
-        shrink = float(patient.uniform(0.72, 0.92))
+        side_branch = uniform(0.35, 0.8) * (1 if next(dice) < 0.5 else -1)
+        drift = -0.25 * side_branch + uniform(-0.12, 0.12)
+        shrink = uniform(0.72, 0.92)
         grow(nx, ny, angle + drift, width * 0.8, length * shrink, order - 1)
         grow(nx, ny, angle + side_branch, width * 0.62, length * shrink * 0.8, order - 1)
 
@@ -175,11 +200,11 @@ def _vessels(scene: Scene, patient: np.random.Generator) -> Array:
         sign = 1 if side == 1 else -1
         for k in range(9):
             # From apex to base; the lower-lobe vessels are the larger and leave the hilum lower down.
-            angle = (-1.42, -1.0, -0.5, 0.0, 0.35, 0.65, 0.95, 1.2, 1.5)[k] + float(patient.uniform(-0.15, 0.15))
-            length = float(patient.uniform(0.05, 0.07)) * (1.25 if k >= 5 else 0.95)
+            angle = (-1.42, -1.0, -0.5, 0.0, 0.35, 0.65, 0.95, 1.2, 1.5)[k] + uniform(-0.15, 0.15)
+            length = uniform(0.05, 0.07) * (1.25 if k >= 5 else 0.95)
             width = 0.0098 if k >= 5 else 0.0068
-            x0 = x + sign * float(patient.uniform(-0.012, 0.012))
-            y0 = y - 0.035 + 0.0105 * k + float(patient.uniform(-0.01, 0.01))
+            x0 = x + sign * uniform(-0.012, 0.012)
+            y0 = y - 0.035 + 0.0105 * k + uniform(-0.01, 0.01)
             grow(x0, y0, angle if side == 1 else math.pi - angle, width, length, 3)
         strokes.line(bend((x, y - 0.03), (x + sign * 0.012, y + 0.075), 0.01 * sign), 0.02, 0.5)
     for x0, y0, x1, y1, width, sag in sorted(segments, key=lambda s: s[4]):

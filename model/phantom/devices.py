@@ -14,7 +14,7 @@ from model.phantom.scene import Strokes, bend
 
 Box = tuple[str, float, float, float, float]
 
-_MARKER_RATE = 0.55
+_MARKER_RATE = 0.45
 _LABEL_RATE = 0.18
 _WIRE_RATE = {"PA": 0.06, "AP": 0.3}
 _PACEMAKER_RATE = 0.045

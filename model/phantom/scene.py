@@ -10,16 +10,16 @@ from scipy import ndimage
 from model.phantom.anatomy import Array, Chest, Point
 
 COARSE = 128  # side of the grid on which everything blurred is drawn
-_STROKE_SIDE = 512
+_STROKE_SIDES_PX = (256, 512)
 _F32 = np.float32
 
 
 class Strokes:
-    """A grey layer on which lines are drawn; at least 512 px wide so that small images have the same strokes."""
+    """A grey layer for lines, with more pixels than a small image has, so that its strokes are the same."""
 
     def __init__(self, size_px: int) -> None:
         self._size_px = size_px
-        self._side = max(_STROKE_SIDE, size_px)
+        self._side = next((side for side in _STROKE_SIDES_PX if side >= 2 * size_px), max(512, size_px))
         self._image = Image.new("L", (self._side, self._side), 0)
         self._draw = ImageDraw.Draw(self._image)
         self.used = False
@@ -28,11 +28,13 @@ class Strokes:
         """Overdraws a polyline; width as a fraction of the side, value 0..1."""
         side = self._side
         self.used = True
-        self._draw.line(
-            [(x * side, y * side) for x, y in points],
-            fill=round(255 * value),
-            width=max(1, round(width * side)),
-        )
+        wide, fill = self._pen(width, value)
+        self._draw.line([(x * side, y * side) for x, y in points], fill=fill, width=wide)
+
+    def _pen(self, width: float, value: float) -> tuple[int, int]:
+        """Width in pixels and grey; what is thinner than a pixel is as much fainter."""
+        wide = width * self._side
+        return max(1, round(wide)), round(255 * value * min(1.0, wide))
 
     def polygon(self, points: Sequence[Point], value: float) -> None:
         side = self._side
@@ -53,7 +55,8 @@ class Strokes:
         side = self._side
         self.used = True
         box = ((x - radius) * side, (y - radius) * side, (x + radius) * side, (y + radius) * side)
-        self._draw.arc(box, start, end, fill=round(255 * value), width=max(1, round(width * side)))
+        wide, fill = self._pen(width, value)
+        self._draw.arc(box, start, end, fill=fill, width=wide)
 
     def array(self, blur: float = 0.0014) -> Array:
         """size × size float32 in 0..1, softened by `blur` (fraction of the side)."""
