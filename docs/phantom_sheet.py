@@ -17,7 +17,7 @@ from model.phantom.series import visit
 _SEED = 12
 _EXAMPLES = 3
 _DRAWN_PX = 512
-_SHOWN_PX = 176
+_SHOWN_PX = 240
 _TITLE_PX = 20
 _GREYS = 64  # enough for the eye at this size; a file of all 256 would be mostly noise
 

@@ -43,6 +43,8 @@ class Chest:
     belly: float
     texture_seed: int = field(default=0)
     portable: bool = False  # a bedside AP image: heart magnified, scapulae over the lungs, shallow breath
+    shoulder_width: float = 0.36  # of the rib cage at its top, as a share of its widest
+    barrel: float = 2.7  # low: a bell that widens all the way down; high: as wide above as below
     turn: float = 0.0  # rotation about the long axis: how far the front has moved against the spine
     shift: float = 0.0  # of mediastinum and heart, away from fluid or air, towards collapse; positive to the left
 
@@ -95,7 +97,9 @@ class Chest:
     def lateral(self, y: Array | float) -> Array:
         """Distance from the midline to the inside of the ribs at heights y."""
         t = np.clip((np.asarray(y, dtype=np.float64) - self.apex_y) / (self.base_y - self.apex_y), 0.0, 1.0)
-        bulge: Array = self.half_width * (0.36 + 0.64 * (1 - (1 - t) ** 2.7) ** 0.62)
+        bulge: Array = self.half_width * (
+            self.shoulder_width + (1 - self.shoulder_width) * (1 - (1 - t) ** self.barrel) ** 0.62
+        )
         return bulge - 0.035 * np.clip(t - 0.75, 0, 1) ** 1.5
 
     def medial(self, y: Array | float) -> Array:
@@ -117,7 +121,7 @@ def draw_chest(rng: np.random.Generator, age: int, sex: str) -> Chest:
     """A patient's anatomy in health."""
     woman = sex == "F"
     habitus = float(np.clip(rng.normal(0, 1), -2, 2.2))
-    half = float(np.clip(rng.normal(0.384 - 0.012 * woman, 0.02), 0.33, 0.425))
+    half = float(np.clip(rng.normal(0.382 - 0.012 * woman, 0.023), 0.325, 0.428))
     dome = float(np.clip(rng.normal(0.65, 0.04), 0.56, 0.74))
     return Chest(
         middle_x=0.5 + float(rng.normal(0, 0.008)),
@@ -146,6 +150,8 @@ def draw_chest(rng: np.random.Generator, age: int, sex: str) -> Chest:
         axilla=float(rng.uniform(0.34, 0.75)),
         belly=float(rng.uniform(0.2, 0.6)),
         texture_seed=int(rng.integers(2**31)),
+        shoulder_width=float(rng.uniform(0.3, 0.43)),
+        barrel=float(np.clip(rng.normal(2.65, 0.4), 1.9, 3.6)),
     )
 
 

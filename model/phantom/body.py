@@ -178,7 +178,9 @@ def _vessels(scene: Scene, patient: np.random.Generator) -> Array:
     strokes = Strokes(scene.size_px)
     segments: list[tuple[float, float, float, float, float, float]] = []
 
-    dice: Iterator[float] = iter(patient.random(1000).tolist())  # a call for each number would cost more than the drawing
+    dice: Iterator[float] = iter(
+        patient.random(1000).tolist()
+    )  # a call for each number would cost more than the drawing
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * next(dice)
@@ -227,7 +229,7 @@ def _abdomen(scene: Scene, patient: np.random.Generator, image: np.random.Genera
             bubble = np.exp(-(scene.blob(x, y + 0.01, reach, 0.035, 0.2) ** 2))
         else:  # air under the dome, over a level of fluid
             away = (scene.coarse_x - _F32(x)) / _F32(reach)
-            roof = y - 0.03 + 0.022 * away**2
+            roof = y - 0.032 + 0.04 * away**2
             bubble = np.clip((scene.coarse_y - roof) / 0.016, 0, 1) * np.clip((1.1 - np.abs(away)) / 0.35, 0, 1)
             bubble *= np.clip((y + 0.05 * chest.gastric_air - scene.coarse_y) / 0.009, 0, 1)
         field -= bubble.astype(_F32) * _F32(0.35 + 0.4 * chest.gastric_air)
