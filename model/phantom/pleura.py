@@ -60,7 +60,7 @@ def pneumothorax(scene: Scene, lesion: Lesion) -> None:
     share = np.ones((scene.size_px, scene.size_px), dtype=_F32)
     share[:, columns] = inside
     scene.vascular = scene.vascular * share
-    low = chest.apex_y + 0.75 * (chest.dome_y[side] - chest.apex_y)
+    low = chest.apex_y + 0.95 * (chest.dome_y[side] - chest.apex_y)
     wall = float(chest.lateral(low))
     scene.add_box(lesion.name, scene.at(side, 0.2 * chest.half_width), chest.apex_y, scene.at(side, wall), low)
 
