@@ -1,8 +1,8 @@
 """`fit` beside a bare loop on tensors in memory, in one run: `python -m bench.training`.
 
-The bare loop is the network, the loss and the fused AdamW on four batches that lie ready in memory, in channels last: nothing is
-decoded, stamped, augmented or reported. `fit` does all of that from a memory-mapped file. They take turns, a few steps
-each, so that a busy moment hits both.
+The bare loop is the network, the loss and the fused AdamW on four batches that lie ready in memory, in channels last:
+nothing is decoded, stamped, augmented or reported. `fit` does all of that from a memory-mapped file. They take turns, a
+few steps each, so that a busy moment hits both.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def save_checkpoint(folder: Path, card: Card, network: DenseNet, *, half: bool =
             if not bool(torch.isfinite(kept).all()):
                 raise CheckpointError("not_finite", f"The weight {name} is not finite{' in float16' if half else ''}.")
             weights[name] = kept.contiguous()
-        # One entry of metadata, not two: safetensors writes them in a random order, and the file's hash is the weights'.
+        # One entry of metadata: safetensors writes several in random order, and equal weights must be equal files.
         data = save(weights, metadata={"format": "pt"})
         (temporary / "weights.safetensors").write_bytes(data)  # save_file would hide why a write failed
         card = replace(card, weights_sha256=sha256_file(temporary / "weights.safetensors"))
