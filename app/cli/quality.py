@@ -44,11 +44,11 @@ def quality(
     from model.checkpoint import find_checkpoint, load_checkpoint
     from model.explanation import Method, method_named
     from model.network import LAST_LAYER, MIDDLE_LAYER, resolve_device
-    from model.quality import Plan, assess, dataset_cases, phantom_cases, sanity_check
+    from model.quality import AssessmentPlan, assess, dataset_cases, phantom_cases, sanity_check
     from model.quality.report import as_markdown, sanity_as_markdown
 
     settings = read_settings()
-    plan = Plan(
+    plan = AssessmentPlan(
         methods=tuple(method_named(name) for name in method) if method else tuple(Method),
         layers=tuple(layer) if layer else (MIDDLE_LAYER, LAST_LAYER),
         slow_images=slow_images,

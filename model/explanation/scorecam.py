@@ -33,9 +33,9 @@ def score_cam(
 ) -> Tensor:
     """relu(Σ_k softmax_k(s_ck) · A_k), s_ck the logit of finding c under channel k's mask: N×F×h×w ≥ 0.
 
-    inputs: N×3×S×S. activation: N×K×h×w. A mask is the channel enlarged to S×S and stretched to 0..1, and multiplies the
-    normalised input, as in pytorch-grad-cam. The loop is ours: that one holds the masked inputs of all channels at once
-    (0.6 GB an image), asks again for every finding and draws a progress bar.
+    inputs: N×3×S×S. activation: N×K×h×w. A mask is the channel enlarged to S×S and stretched to 0..1, and it
+    multiplies the normalised input, as in pytorch-grad-cam. The loop is ours: that one holds the masked inputs of all
+    channels at once (0.6 GB an image), asks again for every finding and draws a progress bar.
     """
     maps = []
     for one, channels in zip(inputs, activation, strict=True):

@@ -6,7 +6,7 @@
 - `cases`, `assessment`: the radiographs with boxes, and a table with intervals over them.
 """
 
-from model.quality.assessment import Assessment, Plan, Row, assess
+from model.quality.assessment import Assessment, AssessmentPlan, Row, assess
 from model.quality.boxes import (
     box_iou,
     box_mask,
@@ -25,9 +25,9 @@ from model.quality.sanity import CASCADE, SanityStep, cascade, rank_correlation,
 __all__ = [
     "CASCADE",
     "Assessment",
+    "AssessmentPlan",
     "BoxCase",
     "Curve",
-    "Plan",
     "Row",
     "SanityStep",
     "assess",

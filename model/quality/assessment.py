@@ -23,7 +23,7 @@ SLOW = frozenset({Method.SCORE_CAM, Method.OCCLUSION})
 
 
 @dataclass(frozen=True)
-class Plan:
+class AssessmentPlan:
     """What `assess` measures.
 
     slow_images: how many radiographs Score-CAM and occlusion see, which take tens to hundreds of passes each;
@@ -35,8 +35,8 @@ class Plan:
     layers: tuple[str, ...] = (MIDDLE_LAYER, LAST_LAYER)
     slow_images: int = 8
     perturbed_images: int = 0
-    occlusion: Occlusion = Occlusion(patch_px=48, stride_px=32)
-    scorecam: ScoreCam = ScoreCam(channels=32)
+    occlusion: Occlusion = field(default_factory=lambda: Occlusion(patch_px=48, stride_px=32))
+    scorecam: ScoreCam = field(default_factory=lambda: ScoreCam(channels=32))
     resamples: int = 1000
     seed: int = 0
 
@@ -124,7 +124,7 @@ class _Measured:
         self.ious.append([box_iou(laid, mask, share) for share in THRESHOLDS])
         return laid
 
-    def row(self, method: Method, layer: str, plan: Plan) -> Row:
+    def row(self, method: Method, layer: str, plan: AssessmentPlan) -> Row:
         def mean(values: Iterable[float], patients: list[int]) -> Estimate:
             return mean_with_interval(
                 list(values), patients, rng=np.random.default_rng(plan.seed), resamples=plan.resamples
@@ -156,7 +156,7 @@ class _Measured:
 def assess(
     checkpoint: Checkpoint,
     cases: Iterable[BoxCase],
-    plan: Plan | None = None,
+    plan: AssessmentPlan | None = None,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Assessment:
@@ -165,7 +165,7 @@ def assess(
     cases: with images at the checkpoint's input size. Boxes that preprocessing has cropped away are left out. progress:
     is told how many radiographs are done. Raises DataError `no_boxes` when no case has any, `shape_mismatch`.
     """
-    plan = plan or Plan()
+    plan = plan or AssessmentPlan()
     preprocessing = checkpoint.card.preprocessing
     measured: dict[tuple[Method, str], _Measured] = {}
     for method in plan.methods:

@@ -77,9 +77,7 @@ def road(
     return float(scores[0])
 
 
-def _curve(
-    network: DenseNet, start: Tensor, end: Tensor, saliency_map: ArrayLike, finding: int, steps: int
-) -> Curve:
+def _curve(network: DenseNet, start: Tensor, end: Tensor, saliency_map: ArrayLike, finding: int, steps: int) -> Curve:
     values = _checked(start, saliency_map)
     order = np.argsort(-values.ravel(), kind="stable")
     probabilities = []

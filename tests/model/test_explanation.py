@@ -1,4 +1,4 @@
-"""Other explanations, each beside pytorch-grad-cam called directly on a copy, or beside a network worked out by hand."""
+"""Other explanations, each beside pytorch-grad-cam called directly, or beside numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -145,6 +145,7 @@ def test_occlusion_fills_with_the_ring_around_the_patch() -> None:
     image = torch.arange(32.0).expand(1, 3, 32, 32).contiguous()
     _, drops = occluded_drops(BrightnessOf().eval(), image, (0,), Occlusion(8, 8))
     assert abs(float(drops[0, 0, 1, 2])) < 1e-4
+
     # At the right edge the patch is columns 24 to 31 and the ring what is left of 20 to 31: 4 columns left, 8 above
     # and below.
     class Corner(BrightnessOf):
