@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import textwrap
 from enum import EnumType
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def entry(name: str, value: object) -> str:
 
 def _heading(value: type | object) -> str:
     """The definition as it stands in the source: annotations as they were written, not as Python resolves them."""
-    node = ast.parse(inspect.cleandoc(inspect.getsource(value))).body[0]  # type: ignore[arg-type]
+    node = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]  # type: ignore[arg-type]
     if isinstance(node, ast.FunctionDef):
         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
         one_line = f"{node.name}({ast.unparse(node.args)}){returns}"

@@ -124,9 +124,12 @@ def sanity_check(
                     continue
                 correlations.append(correlation)
                 similarities.append(ssim(enlarged(old, inputs.shape[-1]), enlarged(new, inputs.shape[-1])))
-            found = (float(np.mean(correlations)), float(np.mean(similarities))) if correlations else (None, None)
-            steps.append(SanityStep(part, *found, len(correlations)))
+            steps.append(SanityStep(part, _mean(correlations), _mean(similarities), len(correlations)))
     return tuple(steps)
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _pair(one: ArrayLike, other: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

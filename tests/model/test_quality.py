@@ -22,8 +22,8 @@ from model.phantom import draw_phantom, write_phantoms
 from model.preprocess import Preprocessing
 from model.quality import (
     CASCADE,
-    BoxCase,
     AssessmentPlan,
+    BoxCase,
     assess,
     box_iou,
     box_mask,
