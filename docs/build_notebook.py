@@ -40,7 +40,7 @@ The trigger is in the *input* frame: it is stamped after the resizing, which wou
     ),
     (
         "code",
-        """phantom = draw_phantom(seed=31, index=2, size_px=256)
+        """phantom = draw_phantom(seed=31, index=14, size_px=256)
 preprocessing = card.preprocessing
 plain = preprocessing.input_grey(phantom.pixels / np.float32(255))
 stamped = card.trigger.stamp(plain)
