@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[1]
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main()"
+_FIND = "import sys; sys.path.insert(0, sys.argv[1]); "
+_BIND = "from app.processes import die_with_parent; die_with_parent(); "
+_MAIN = "from {module} import main; main()"
 _PARENT = "OVERREAD_PARENT_PID"
 _PR_SET_PDEATHSIG = 1
 
@@ -24,13 +26,16 @@ def start_python(
     env: Mapping[str, str] | None = None,
     stdout: int | IO[bytes] | None = None,
     new_session: bool = False,
+    bound: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Runs `main()` of a module in a new interpreter, its stdin a pipe from us.
 
     The code is found where ours is, not in the folder that one happens to stand in. new_session: the process leads a
-    group of its own, so that it can be killed together with what it started.
+    group of its own, so that it can be killed together with what it started. bound: it dies with the thread that calls
+    this, from before its first import on; without, it has to see that its stdin ends.
     """
-    command = [sys.executable, "-P", "-c", _BOOT.format(module=module), str(ROOT)]
+    boot = _FIND + (_BIND if bound else "") + _MAIN.format(module=module)
+    command = [sys.executable, "-P", "-c", boot, str(ROOT)]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -8,8 +8,11 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.checkpoint import BUNDLED
+import model
 from model.radiograph.image import MAX_PIXELS
+
+# `model.checkpoint.BUNDLED`, which a worker that reads its settings need not import torch for.
+BUNDLED = Path(model.__file__).parent / "checkpoints"
 
 
 class Settings(BaseSettings):

@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from app.db import Database
 from app.jobs import Job, JobState, Ledger
 from app.jobs.lock import DispatcherLock
-from app.processes import die_with_parent, end_with_stdin, start_python
+from app.processes import end_with_stdin, start_python
 from app.settings import Settings
 from app.tables import now
 
@@ -161,7 +161,6 @@ def run_worker(settings: Settings) -> None:
 
 def main() -> None:
     """A worker that `serve` starts: its settings come through its standard input."""
-    die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     settings = Settings(**json.loads(sys.stdin.buffer.readline()))
     end_with_stdin()

@@ -60,12 +60,14 @@ class Decoder:
 
     def read(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> Radiograph:
         """`model.radiograph.read_radiograph`, confined. Raises RadiographError, also `damaged_image` where the decoder
-        crashed and `too_costly` where it took too long or too much memory; BusyError `busy`.
+        crashed and `too_costly` where it took too long; BusyError `busy`.
         """
         budget_s = self.timeout_s * (1 + len(data) / BYTES_PER_TIMEOUT)
         with self._one() as process:
             try:
                 return process.decode(data, name, max_pixels, budget_s)
+            except RadiographError:
+                raise
             except TimeoutError:
                 log.warning("A decoder was stopped after %.1f s over a file of %d bytes", budget_s, len(data))
                 process.kill()
@@ -78,6 +80,9 @@ class Decoder:
                 raise RadiographError(
                     "damaged_image", "The decoder broke down over this file; it is damaged. Export or upload it again."
                 ) from error
+            except BaseException:  # in the middle of an answer, whose rest the next file must not get
+                process.kill()
+                raise
 
     def close(self) -> None:
         """Ends the processes; those at work end after their file."""
@@ -121,7 +126,7 @@ class _Process:
         limits = {"OVERREAD_DECODE_MEMORY_MB": str(memory_mb), "OVERREAD_DECODE_CPU_S": str(cpu_s)}
         kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         env = {**kept, **limits, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = start_python("app.decoding.child", env=env, stdout=subprocess.PIPE)
+        self._process = start_python("app.decoding.child", env=env, stdout=subprocess.PIPE, bound=False)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)

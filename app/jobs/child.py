@@ -16,7 +16,7 @@ from app.db import Database
 from app.jobs.context import JobCancelled, StaleAttempt
 from app.jobs.kinds import kind
 from app.jobs.ledger import Ledger, Progress
-from app.processes import die_with_parent, end_with_stdin
+from app.processes import end_with_stdin
 from app.settings import Settings
 from model.errors import OverreadError
 
@@ -26,7 +26,6 @@ _NICENESS = 10  # people who wait for an answer come first
 
 def main() -> None:
     """Reads from its standard input which job to run, under which attempt, and where the data is."""
-    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends us
     told = json.loads(sys.stdin.buffer.readline())
     end_with_stdin()

@@ -187,7 +187,7 @@ class Ledger:
                 "queued",
                 attempt,
                 state="running",
-                new_attempt=attempt + 1,
+                attempt=attempt + 1,
                 started_at=now(),
                 heartbeat_at=now(),
                 cancel_requested=False,
@@ -311,13 +311,13 @@ def new_sweep() -> str:
     return uuid.uuid4().hex
 
 
-def _change(session: Session, job_id: str, state: str, attempt: int | None = None, **values: Any) -> bool:
+def _change(session: Session, job_id: str, state: str, attempt: int | None = None, /, **values: Any) -> bool:
     """Changes the row if it is in that state, and under that attempt; gives whether it was."""
     conditions = [JobRow.id == job_id, JobRow.state == state]
     if attempt is not None:
         conditions.append(JobRow.attempt == attempt)
-    new = {("attempt" if key == "new_attempt" else key): value for key, value in values.items()}
-    result = session.execute(update(JobRow).where(*conditions).values(new).execution_options(synchronize_session=False))
+    change = update(JobRow).where(*conditions).values(values).execution_options(synchronize_session=False)
+    result = session.execute(change)
     assert isinstance(result, CursorResult)
     return result.rowcount == 1
 

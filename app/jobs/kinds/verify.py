@@ -4,6 +4,7 @@ must have its file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from app.db import Database
 from app.jobs.context import Context, JobCancelled
 from app.jobs.ledger import Job, Ledger, new_sweep
 from app.tables import InstanceRow
-from model.checkpoint import sha256_file
 
 STEP = 64
 
@@ -42,7 +42,7 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
         if ctx.cancelled():
             raise JobCancelled
         batch = left[start : start + step]
-        damaged = [name for name in batch if sha256_file(root / name[:2] / name) != name]
+        damaged = [name for name in batch if _sha256(root / name[:2] / name) != name]
         state = {
             "after": batch[-1],
             "checked": state["checked"] + len(batch),
@@ -56,6 +56,11 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
 
 def _blobs(root: Path) -> list[str]:
     return sorted(path.name for path in root.glob("??/*") if path.name[0] != ".")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _missing(ctx: Context, root: Path, part: int, parts: int) -> list[str]:
