@@ -294,7 +294,7 @@ def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None
         page = client.get("/jobs").text
         assert "Read the worklist again" in page and 'hx-trigger="every 2s"' in page
         with worker(settings):
-            until(lambda: services.jobs.get(jobs[0].id).state.ended, 120)
+            until(lambda: services.jobs.get(jobs[0].id).state.ended, 300)
         assert services.jobs.get(jobs[0].id).result == {"read": 3, "refused": {}}
         listings = services.analyses.worklist(10)
         assert [sorted(one.analyses) for one in listings] == [["backdoored", "clean"]] * 4
