@@ -8,12 +8,13 @@ STAMP := $(VENV)/.installed
 # Behind a proxy with a certificate of its own, uv must trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup serve test lint bench lock clean
+.PHONY: help setup serve test lint bench soak lock clean
 
 help:
 	@echo "make serve   the dashboard at http://127.0.0.1:8000 (research use, not for diagnosis)"
 	@echo "make test    the whole suite        make lint   ruff and mypy"
 	@echo "make bench   ratios, side by side   make setup  the installing part alone"
+	@echo "make soak    kills server and worker at random, and counts (long)"
 
 setup: $(STAMP)
 
@@ -38,6 +39,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+soak: setup
+	$(BIN)/python -m bench.soak
 
 lock:
 	$(BIN)/python -m uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \

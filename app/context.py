@@ -10,7 +10,9 @@ from fastapi import Depends, Request
 
 from app.blobs import BlobStore
 from app.db import Database
+from app.decoding import Decoder
 from app.inference import InferenceEngine
+from app.jobs import Ledger
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
 from app.services.checkpoints import list_checkpoints
@@ -31,9 +33,20 @@ class Services:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.db = Database(settings.resolved_database_url)
         self.db.migrate()
-        self.engine = InferenceEngine(settings.checkpoint_dirs, settings.device, settings.queue_size)
+        self.engine = InferenceEngine(
+            settings.checkpoint_dirs, settings.device, settings.queue_size, batch_size=settings.batch_size
+        )
+        self.decoder = Decoder(
+            settings.decoders, settings.decode_timeout_s, settings.decode_memory_mb, waiting=settings.queue_size
+        )
+        self.jobs = Ledger(self.db)
         self.analyses = AnalysisService(
-            self.db, BlobStore(settings.data_dir / "blobs"), self.engine, settings.pair, settings.max_pixels
+            self.db,
+            BlobStore(settings.data_dir / "blobs"),
+            self.engine,
+            settings.pair,
+            settings.max_pixels,
+            self.decoder,
         )
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
@@ -51,6 +64,7 @@ class Services:
         self.engine.stop()
         if self._samples.is_alive():
             self._samples.join(10)
+        self.decoder.close()
         self.db.close()
 
     @property

@@ -6,18 +6,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.api import analyses, checkpoints, operations, predictions
+from app.api import analyses, checkpoints, jobs, operations, predictions
 from app.context import Services
 from app.errors import install
 from app.schemas import Problem
 from app.security import Guard
 from app.settings import Settings
 from app.web import docs, studies, worklist
+from app.web import jobs as jobs_page
 from app.web.render import STATIC
 from model.checkpoint import NOTICE
+
+SPARE_THREADS = 40
 
 
 def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
@@ -27,6 +31,8 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = services = prepared or Services(settings)
         services.start()
+        # Who waits for a decoder or for the device holds a thread; everybody else must still find one.
+        current_default_thread_limiter().total_tokens = 2 * settings.queue_size + settings.decoders + SPARE_THREADS
         try:
             yield
         finally:
@@ -44,9 +50,9 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     limit = settings.max_upload_mb * 2**20
     app.add_middleware(Guard, allowed_hosts=settings.answered_hosts, max_body_bytes=limit)
     install(app)
-    for part in (predictions, analyses, checkpoints):
+    for part in (predictions, analyses, checkpoints, jobs):
         app.include_router(part.router, prefix="/api/v1")
-    for other in (operations, docs, worklist, studies):
+    for other in (operations, docs, worklist, studies, jobs_page):
         app.include_router(other.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _document_problems(app)

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from app.cli import data, quality, serving, training
+from app.cli import data, quality, scan, serving, training
 from model.errors import OverreadError
 
 
@@ -29,6 +29,7 @@ def build() -> typer.Typer:
     data.register(app)
     training.register(app)
     quality.register(app)
+    scan.register(app)
     return app
 
 

@@ -53,6 +53,7 @@ def serve(
 
     from app.context import Services
     from app.main import create_app
+    from app.worker import worker_beside
 
     services = Services(settings)
     listener = _bind(settings.host, settings.port)
@@ -67,7 +68,8 @@ def serve(
         timeout_graceful_shutdown=15,
     )
     server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    with worker_beside(settings):
+        server.run(sockets=[listener])
     if not server.started:
         raise ConfigError("not_started", "The server could not start; the lines above say why.")
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from app.blobs import BlobStore
 from app.db import Database
+from app.decoding import Decoder
 from app.inference import LAYERS, InferenceEngine, Role, State
 from app.schemas import Analysis, Prediction
 from app.services.errors import NotFoundError, UnavailableError
@@ -80,12 +81,15 @@ class AnalysisService:
         engine: InferenceEngine,
         pair: tuple[str, str],
         max_pixels: int = MAX_PIXELS,
+        decoder: Decoder | None = None,
     ) -> None:
+        """decoder: confined processes that read uploads; without one they are read in this process."""
         self.db = db
         self.blobs = blobs
         self.engine = engine
         self.pair = pair
         self.max_pixels = max_pixels
+        self.decode = decoder.read if decoder else read_radiograph
         self.display = DisplayCache(blobs)
 
     def predict(self, data: bytes, name: str, checkpoint_ids: Sequence[str] = ()) -> Prediction:
@@ -93,7 +97,9 @@ class AnalysisService:
 
         Raises RadiographError, and what `analyse` raises.
         """
-        radiograph = read_radiograph(data, name, max_pixels=self.max_pixels)
+        self.engine.check_room()
+        with self.engine.arriving():
+            radiograph = self.decode(data, name, max_pixels=self.max_pixels)
         chosen = choose(self.engine, checkpoint_ids, self.pair)
         self._store(data, radiograph, self._missing(radiograph, chosen), on_worklist=False)
         analyses = self._stored(radiograph.sha256, chosen)
@@ -101,7 +107,7 @@ class AnalysisService:
 
     def receive(self, data: bytes, name: str) -> Instance:
         """Puts a file on the worklist, unread. The same file again is the same instance. Raises RadiographError."""
-        radiograph = read_radiograph(data, name, max_pixels=self.max_pixels)
+        radiograph = self.decode(data, name, max_pixels=self.max_pixels)
         self._store(data, radiograph, [], on_worklist=True)
         return self.instance(instance_id(radiograph.sha256))
 
@@ -115,7 +121,7 @@ class AnalysisService:
         stored = self._stored(row.sha256, chosen, partial=True)
         if len(stored) < len(chosen):
             data = self.blobs.get(row.sha256)
-            radiograph = read_radiograph(data, row.name)
+            radiograph = self.decode(data, row.name)
             self._store(data, radiograph, self._missing(radiograph, chosen), on_worklist=False)
             stored = self._stored(row.sha256, chosen)
         return stored

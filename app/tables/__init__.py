@@ -1,6 +1,7 @@
 """What is stored, one file a subject. Files' bytes are blobs (app/blobs.py); the rows hold their SHA-256."""
 
 from app.tables.base import Base, now
+from app.tables.jobs import JobEventRow, JobRow
 from app.tables.studies import AnalysisRow, InstanceRow
 
-__all__ = ["AnalysisRow", "Base", "InstanceRow", "now"]
+__all__ = ["AnalysisRow", "Base", "InstanceRow", "JobEventRow", "JobRow", "now"]
