@@ -10,11 +10,13 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app.api import analyses, checkpoints, operations, predictions
+from app.api import studies as api_studies
 from app.context import Services
 from app.errors import install
 from app.schemas import Problem
 from app.security import Guard
 from app.settings import Settings
+from app.web import checkpoints as checkpoint_pages
 from app.web import docs, studies, worklist
 from app.web.render import STATIC
 from model.checkpoint import NOTICE
@@ -44,9 +46,9 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     limit = settings.max_upload_mb * 2**20
     app.add_middleware(Guard, allowed_hosts=settings.answered_hosts, max_body_bytes=limit)
     install(app)
-    for part in (predictions, analyses, checkpoints):
+    for part in (predictions, api_studies, analyses, checkpoints):
         app.include_router(part.router, prefix="/api/v1")
-    for other in (operations, docs, worklist, studies):
+    for other in (operations, docs, worklist, studies, checkpoint_pages):
         app.include_router(other.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _document_problems(app)

@@ -1,6 +1,7 @@
 """What is stored, one file a subject. Files' bytes are blobs (app/blobs.py); the rows hold their SHA-256."""
 
 from app.tables.base import Base, now
-from app.tables.studies import AnalysisRow, InstanceRow
+from app.tables.settings import SettingRow
+from app.tables.studies import AnalysisRow, InstanceRow, StudyRow
 
-__all__ = ["AnalysisRow", "Base", "InstanceRow", "now"]
+__all__ = ["AnalysisRow", "Base", "InstanceRow", "SettingRow", "StudyRow", "now"]
