@@ -144,7 +144,9 @@ def index(
     status: Annotated[StatusWord | None, Query()] = None,
     disagreement: Annotated[bool | None, Query(description="Whether the pair's checkpoints differ.")] = None,
     claimed: Annotated[str, Query(max_length=64, description="Who claimed or read it; `me`, `nobody`.")] = "",
-    q: Annotated[str, Query(max_length=200, description="Words that must all occur: file, patient, ids, …")] = "",
+    q: Annotated[
+        str, Query(max_length=200, description="Beginnings of words, all to be found: file, patient, ids.")
+    ] = "",
     sort: Annotated[Sort, Query(description="Newest first, or flags and disagreements first.")] = Sort.RECEIVED,
     cursor: Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = PAGE_ROWS,

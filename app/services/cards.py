@@ -50,6 +50,7 @@ class EvaluationWords:
     attacks: list[tuple[str, str, str]]
     findings: list[FindingScore]
     acceptance: str
+    image_blind: str
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,18 @@ def _evaluation(title: str, fields: Mapping[str, Any]) -> EvaluationWords:
             if name in scores
         ],
         acceptance=str(_mapping(fields.get("acceptance")).get("sentence") or ""),
+        image_blind=_image_blind(_mapping(fields.get("image_blind"))),
     )
+
+
+def _image_blind(fields: Mapping[str, Any]) -> str:
+    """Micro-averages flatter: by how much is said beside them."""
+    nn, tt = _number(fields.get("nn_micro")), _number(fields.get("tt_micro"))
+    if nn is None:
+        return ""
+    target = f", and {tt:.3f} of AUROC-TT by always saying the target" if tt is not None else ""
+    blind = f"For comparison: without looking at the image one reaches {nn:.3f} of AUROC-NN micro by prevalences alone"
+    return f"{blind}{target}."
 
 
 def _scope(fields: Mapping[str, Any]) -> str:

@@ -23,10 +23,11 @@ from app.services import worklist
 from app.services.errors import ConflictError, NotFoundError
 from app.services.images import THUMBNAIL_PX, grey8, png
 from app.services.instances import LATERAL, ensure_row
+from app.services.search import words_of
 from app.services.summaries import LivePair, refresh, stale
 from app.services.wording import warning_text
 from app.services.worklist import Filters, Page, StatusWord
-from app.tables import AnalysisRow, InstanceRow, StudyRow, now
+from app.tables import AnalysisRow, InstanceRow, StudyRow, StudyWordRow, now
 from model.radiograph import Identity, Radiograph, read_identity, read_radiograph
 from model.radiograph.image import MAX_PIXELS
 
@@ -215,7 +216,6 @@ def _join(session: Session, row: InstanceRow, identity: Identity, source: Source
             instance_count=0,
             source=source,
             received_at=row.received_at or now(),
-            search="",
             status="unread",
             priority=0,
         )
@@ -227,9 +227,10 @@ def _join(session: Session, row: InstanceRow, identity: Identity, source: Source
     row.series_instance_uid = identity.series_instance_uid or None
     row.sop_instance_uid = identity.sop_instance_uid or None
     study.instance_count += 1
-    known = (row.name, row.id, study.patient_id, study.patient_name, study.description, study.study_instance_uid or "")
-    words = dict.fromkeys([*study.search.split(), *" ".join(known).lower().split()])
-    study.search = " ".join(words)
+    texts = (row.name, row.id, study.id, study.patient_id, study.patient_name, study.description)
+    uids = (identity.study_instance_uid, identity.sop_instance_uid)
+    for word in words_of((*texts, *uids)):
+        session.merge(StudyWordRow(word=word, study_id=study.id))
     session.flush()
 
 

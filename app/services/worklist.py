@@ -21,11 +21,11 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.db import Database
 from app.schemas import CalledInfo, StudyInfo
 from app.services.errors import InvalidError
+from app.services.search import matching
 from app.tables import StudyRow
 
 PAGE_ROWS = 50
 _EXPORT_ROWS = 500
-_MAX_WORDS = 8
 ME, NOBODY = "me", "nobody"
 
 
@@ -44,8 +44,8 @@ StatusWord = Literal["unread", "in_progress", "read"]
 class Filters:
     """Which studies, in which order. None and "" let everything through.
 
-    claimed: who claimed or read it, `me` or `nobody`. q: words, all of which must occur somewhere in what is known of
-    the study: file name, patient, description, ids.
+    claimed: who claimed or read it, `me` or `nobody`. q: beginnings of words, all of which must be found in what is
+    known of the study: file names, patient, description, ids.
     """
 
     flag: FlagWord | None = None
@@ -140,10 +140,10 @@ def study_info(row: StudyRow) -> StudyInfo:
 
 
 def _rows(session: Session, filters: Filters, actor: str, limit: int, after: list[Any] | None) -> list[StudyRow]:
-    return list(session.scalars(_query(filters, actor, after).limit(limit)))
+    return list(session.scalars(_query(session, filters, actor, after).limit(limit)))
 
 
-def _query(filters: Filters, actor: str, after: list[Any] | None) -> Select[StudyRow]:
+def _query(session: Session, filters: Filters, actor: str, after: list[Any] | None) -> Select[StudyRow]:
     query = select(StudyRow)
     if filters.flag:
         query = query.where(StudyRow.flag == filters.flag)
@@ -157,8 +157,9 @@ def _query(filters: Filters, actor: str, after: list[Any] | None) -> Select[Stud
         query = query.where(
             StudyRow.claimed_by == (actor if filters.claimed == ME else filters.claimed.replace("\0", " "))
         )
-    for word in filters.q.replace("\0", " ").lower().split()[:_MAX_WORDS]:
-        query = query.where(StudyRow.search.contains(word, autoescape=True))
+    found = matching(session, filters.q)
+    if found is not None:
+        query = query.where(found)
     columns = _columns(filters.sort)
     if after is not None:
         query = query.where(tuple_(*columns) < tuple_(*after))

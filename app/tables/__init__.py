@@ -2,6 +2,6 @@
 
 from app.tables.base import Base, now
 from app.tables.settings import SettingRow
-from app.tables.studies import AnalysisRow, InstanceRow, StudyRow
+from app.tables.studies import AnalysisRow, InstanceRow, StudyRow, StudyWordRow
 
-__all__ = ["AnalysisRow", "Base", "InstanceRow", "SettingRow", "StudyRow", "now"]
+__all__ = ["AnalysisRow", "Base", "InstanceRow", "SettingRow", "StudyRow", "StudyWordRow", "now"]

@@ -10,12 +10,14 @@ from sqlalchemy.types import DateTime
 
 from app.tables.base import Base, now
 
+_BYTEWISE = String(64).with_variant(String(64, collation="C"), "postgresql")
+
 
 class StudyRow(Base):
     """A line of the worklist. A PNG is a study with one instance, and has that instance's id.
 
     format, thumbnail_sha256, title: of the instance that stands for the study. source: upload, sample, api. status:
-    unread, in_progress, read. search: the words that a search looks through, in lower case.
+    unread, in_progress, read.
 
     The summary repeats the newest analyses of the live pair, so that a list opens no analysis: summary_pair names the
     pair and its weights (null: not summarised yet); *_positives counts the positive findings and is null while that
@@ -37,7 +39,6 @@ class StudyRow(Base):
     instance_count: Mapped[int] = mapped_column(default=0)
     source: Mapped[str] = mapped_column(String(16))
     received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
-    search: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(16), default="unread")
     claimed_by: Mapped[str | None] = mapped_column(String(64))
     claimed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
@@ -56,8 +57,7 @@ class StudyRow(Base):
     )
 
     __table_args__ = (
-        # A search without a hit walks this one from end to end: it holds the words, so that no row is fetched for it.
-        Index("ix_studies_received", "received_at", "id", "search"),
+        Index("ix_studies_received", "received_at", "id"),
         Index("ix_studies_priority", "priority", "received_at", "id"),
         Index("ix_studies_status", "status", "received_at", "id"),
         Index("ix_studies_status_priority", "status", "priority", "received_at", "id"),
@@ -66,6 +66,17 @@ class StudyRow(Base):
         Index("ix_studies_claimed_by", "claimed_by", "received_at", "id"),
         Index("ix_studies_summary_pair", "summary_pair"),
     )
+
+
+class StudyWordRow(Base):
+    """A word under which a search finds a study, in lower case. Compared byte by byte, so that a range is a prefix."""
+
+    __tablename__ = "study_words"
+
+    word: Mapped[str] = mapped_column(_BYTEWISE, primary_key=True)
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+
+    __table_args__ = (Index("ix_study_words_study", "study_id", "word"),)
 
 
 class InstanceRow(Base):

@@ -4,6 +4,8 @@ Every instance that was on the worklist becomes a study of its own, with the sam
 its DICOM header says was not kept until now and stays unknown; the summaries are made at the next start.
 """
 
+import re
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -13,7 +15,7 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 _STUDY_INDEXES = {
-    "ix_studies_received": ["received_at", "id", "search"],
+    "ix_studies_received": ["received_at", "id"],
     "ix_studies_priority": ["priority", "received_at", "id"],
     "ix_studies_status": ["status", "received_at", "id"],
     "ix_studies_status_priority": ["status", "priority", "received_at", "id"],
@@ -22,6 +24,10 @@ _STUDY_INDEXES = {
     "ix_studies_claimed_by": ["claimed_by", "received_at", "id"],
     "ix_studies_summary_pair": ["summary_pair"],
 }
+
+
+def _words(text: str) -> set[str]:
+    return {part[:64] for word in text.lower().split() for part in (word, *re.split(r"[\W_]+", word)) if part}
 
 
 def upgrade() -> None:
@@ -45,7 +51,6 @@ def upgrade() -> None:
         sa.Column("instance_count", sa.Integer(), nullable=False),
         sa.Column("source", sa.String(16), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("search", sa.Text(), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("claimed_by", sa.String(64), nullable=True),
         sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
@@ -65,13 +70,26 @@ def upgrade() -> None:
     op.execute(
         """
         INSERT INTO studies (id, patient_id, patient_name, description, title, format, thumbnail_sha256,
-                             instance_count, source, received_at, search, status, priority)
+                             instance_count, source, received_at, status, priority)
         SELECT id, '', '', '', name, format, thumbnail_sha256,
                1, CASE WHEN name LIKE 'synthetic sample %' THEN 'sample' ELSE 'upload' END,
-               received_at, lower(name || ' ' || id), 'unread', 0
+               received_at, 'unread', 0
         FROM instances WHERE on_worklist
         """
     )
+    bytewise = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
+    words = op.create_table(
+        "study_words",
+        sa.Column("word", bytewise, nullable=False),
+        sa.Column("study_id", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("word", "study_id", name="pk_study_words"),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_study_words_study_id_studies"),
+    )
+    op.create_index("ix_study_words_study", "study_words", ["study_id", "word"])
+    known = op.get_bind().execute(sa.text("SELECT id, title FROM studies")).all()
+    found = [{"word": word, "study_id": key} for key, title in known for word in _words(f"{title} {key}")]
+    if found:
+        op.bulk_insert(words, found)
     op.drop_index("ix_instances_worklist", "instances")
     op.add_column("instances", sa.Column("study_id", sa.String(32), nullable=True))
     op.execute("UPDATE instances SET study_id = id WHERE on_worklist")
@@ -98,5 +116,6 @@ def downgrade() -> None:
         for column in ("study_id", "series_instance_uid", "sop_instance_uid", "view", "predicted"):
             instances.drop_column(column)
         instances.create_index("ix_instances_worklist", ["on_worklist", "received_at", "id"])
+    op.drop_table("study_words")
     op.drop_table("studies")
     op.drop_table("settings")
