@@ -51,14 +51,14 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def migrate(self) -> None:
-        """Brings the schema to the newest version. Raises ConfigError `bad_database`."""
+    def migrate(self, revision: str = "head") -> None:
+        """Brings the schema to the newest version, or forward to that revision. Raises ConfigError `bad_database`."""
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         try:
             with self.engine.begin() as connection:
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
         except (SQLAlchemyError, CommandError) as error:
             raise _bad_database(error) from error
 
