@@ -54,8 +54,9 @@ def read_identity(data: bytes) -> Identity:
 
 
 def _uid(header: Header, tag: int) -> str:
-    uid = header.uid(tag)
-    return uid if len(uid) <= _MAX_UID else ""
+    """From the raw bytes: a text that was cut to its length would be another one's UID."""
+    uid = (header.raw(tag) or b"").decode("latin-1").strip(" \0")
+    return uid if len(uid) <= _MAX_UID and re.fullmatch(r"[0-9]+(\.[0-9]+)*", uid) else ""
 
 
 def _text(header: Header, tag: int) -> str:
