@@ -218,7 +218,7 @@ class InstanceInfo(Schema):
     view: str
     warnings: list[str]
     predicted: bool
-    why_not_predicted: str | None
+    why_not_predicted: str | None = None
     analyses: list[AnalysisRef]
 
 

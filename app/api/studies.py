@@ -29,15 +29,16 @@ _STUDY: dict[str, Any] = {
     "description": "Chest PA",
     "source": "api",
     "received_at": "2026-11-25T20:00:00Z",
-    "status": "unread",
-    "claimed_by": None,
-    "claimed_at": None,
-    "reference": {"finding": None, "probability": None, "positives": 0},
+    "status": "in_progress",
+    "claimed_by": "ada",
+    "claimed_at": "2026-11-25T20:05:00Z",
+    "reference": {"finding": "Effusion", "probability": 0.61, "positives": 1},
     "candidate": {"finding": "Atelectasis", "probability": 0.98, "positives": 1},
     "disagreement": True,
     "flag": "not_calibrated",
 }
 _NOTICE = "Research use, not for diagnosis."
+_CURSOR = "WyJyZWNlaXZlZCIsICIyMDI2LTExLTI1VDIwOjAwOjAwKzAwOjAwIiwgIjViMGMiXQ"
 _ANALYSIS = "0123456789abcdef0123456789abcdef"
 _DETAIL: dict[str, Any] = {
     **_STUDY,
@@ -54,7 +55,6 @@ _DETAIL: dict[str, Any] = {
             "view": "PA",
             "warnings": [],
             "predicted": True,
-            "why_not_predicted": None,
             "analyses": [
                 {
                     "analysis_id": _ANALYSIS,
@@ -133,7 +133,7 @@ def create(
 @router.get(
     "",
     responses={
-        **_example(200, "A page", {"studies": [_STUDY], "next_cursor": None, "notice": _NOTICE}),
+        **_example(200, "A page", {"studies": [_STUDY], "next_cursor": _CURSOR, "notice": _NOTICE}),
         **problems(422),
     },
 )

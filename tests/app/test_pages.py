@@ -67,7 +67,7 @@ def test_html_in_a_file_name_stays_text(client: TestClient) -> None:
 
 
 def test_refused_upload_says_why_on_the_page(client: TestClient) -> None:
-    answer = client.post("/studies", files={"file": ("<b>notes</b>.txt", b"hello")}, headers=HTML)
+    answer = client.post("/studies", files={"file": ("<b>notes.txt", b"hello")}, headers=HTML)
     assert answer.status_code == 415
     assert "neither PNG nor JPEG nor DICOM" in answer.text and "&lt;b&gt;notes" in answer.text
     assert 'action="/studies"' in answer.text

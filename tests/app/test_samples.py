@@ -83,4 +83,4 @@ def test_a_page_opened_meanwhile_shows_them_as_they_come(settings: Settings, mon
         part = client.get("/", headers={"HX-Request": "true"}).text
         assert part.startswith('<div id="_worklist"') and "Nothing here yet" in part
         monkeypatch.setattr(Services, "adding_samples", True)
-        assert 'hx-trigger="every 2s"' in client.get("/", headers={"HX-Request": "true"}).text
+        assert 'hx-trigger="every 2s, refresh"' in client.get("/", headers={"HX-Request": "true"}).text

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from fastapi.testclient import TestClient
 
+from app.schemas import StudyDetail, StudyList, UploadResults
 from tests.app.conftest import png_bytes
 from tests.app.dicoms import dicom_bytes
 
@@ -130,8 +131,6 @@ def test_unknown_studies_and_bad_questions_are_problems(client: TestClient) -> N
 
 
 def test_the_document_describes_studies_with_examples_that_hold(client: TestClient) -> None:
-    from app.schemas import StudyDetail, StudyList, UploadResults
-
     paths = client.get("/api/openapi.json").json()["paths"]
 
     def example(path: str, method: str, status: str) -> Any:
