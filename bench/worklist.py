@@ -25,7 +25,7 @@ from app.main import create_app
 from app.services.search import words_of
 from app.services.worklist import Filters
 from app.settings import Settings
-from app.tables import StudyRow, StudyWordRow
+from app.tables import StudyRow
 from model.findings import FINDINGS
 
 P95_MS = 100.0
@@ -38,25 +38,22 @@ def fill(services: Services, count: int, seed: int = 0) -> None:
     """Rows as a hospital's year would leave them: most read, few flagged, some claimed."""
     draw = random.Random(seed)
     pair = services.live_pair().key
-    batch: list[dict[str, object]] = []
-    words: list[dict[str, object]] = []
+    words: list[tuple[str, object]] = []
     with services.db.write() as session:
-        for number in range(count):
-            batch.append(_row(number, draw, pair))
-            if len(batch) == 5000 or number == count - 1:
-                session.execute(insert(StudyRow), batch)
-                words += [word for row in batch for word in _words(row)]
-                batch = []
-        words.sort(key=lambda one: str(one["word"]))  # a sorted index grows at its end
-        for start in range(0, len(words), 20_000):
-            session.execute(insert(StudyWordRow), words[start : start + 20_000])
-    with services.db.write() as session:
-        session.connection().exec_driver_sql("ANALYZE")
+        for start in range(0, count, 5000):
+            batch = [_row(number, draw, pair) for number in range(start, min(start + 5000, count))]
+            session.execute(insert(StudyRow), batch)
+            words += [(word, row["id"]) for row in batch for word in _words(row)]
+        words.sort(key=lambda one: one[0])  # an index grows fastest at its end
+        driver = session.connection()
+        for start in range(0, len(words), 50_000):
+            driver.exec_driver_sql("INSERT INTO study_words VALUES (?, ?)", words[start : start + 50_000])
+        driver.exec_driver_sql("ANALYZE")
 
 
-def _words(row: dict[str, object]) -> list[dict[str, object]]:
+def _words(row: dict[str, object]) -> list[str]:
     known = ("title", "id", "patient_id", "patient_name", "description", "study_instance_uid")
-    return [{"word": word, "study_id": row["id"]} for word in words_of(str(row[key]) for key in known)]
+    return words_of(str(row[key]) for key in known)
 
 
 def _row(number: int, draw: random.Random, pair: str) -> dict[str, object]:
