@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from app.headers import HEADERS
 from app.schemas import Problem
-from app.services.errors import BusyError, NotFoundError, UnavailableError
+from app.services.errors import BusyError, ConflictError, InvalidError, NotFoundError, UnavailableError
 from app.web.render import page
 from model.errors import DataError, OverreadError, RadiographError
 
@@ -26,6 +26,8 @@ _STATUS_OF_TYPE: dict[type[OverreadError], int] = {
     NotFoundError: 404,
     BusyError: 503,
     UnavailableError: 503,
+    ConflictError: 409,
+    InvalidError: 422,
     DataError: 422,
 }
 

@@ -11,11 +11,13 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app.api import analyses, checkpoints, jobs, operations, predictions
+from app.api import studies as api_studies
 from app.context import Services
 from app.errors import install
 from app.schemas import Problem
 from app.security import Guard
 from app.settings import Settings
+from app.web import checkpoints as checkpoint_pages
 from app.web import docs, studies, worklist
 from app.web import jobs as jobs_page
 from app.web.render import STATIC
@@ -50,9 +52,9 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     limit = settings.max_upload_mb * 2**20
     app.add_middleware(Guard, allowed_hosts=settings.answered_hosts, max_body_bytes=limit)
     install(app)
-    for part in (predictions, analyses, checkpoints, jobs):
+    for part in (predictions, api_studies, analyses, checkpoints, jobs):
         app.include_router(part.router, prefix="/api/v1")
-    for other in (operations, docs, worklist, studies, jobs_page):
+    for other in (operations, docs, worklist, studies, checkpoint_pages, jobs_page):
         app.include_router(other.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _document_problems(app)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.decoding.wire import ASK, READY, REQUEST, answer, refusal
 from model.errors import RadiographError
-from model.radiograph import read_radiograph
+from model.radiograph import read_identity, read_radiograph
 
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -29,7 +29,7 @@ def main() -> None:
     sink.write(READY)
     sink.flush()
     while header := source.read(REQUEST.size):
-        magic, max_pixels, name_bytes, file_bytes = REQUEST.unpack(header)
+        magic, lateral, max_pixels, name_bytes, file_bytes = REQUEST.unpack(header)
         if magic != ASK:
             sys.exit(1)
         name = source.read(name_bytes).decode()
@@ -39,7 +39,9 @@ def main() -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + cpu_s + 1)
         try:
-            parts: tuple[bytes, ...] = answer(read_radiograph(data, name, max_pixels=max_pixels))
+            parts: tuple[bytes, ...] = answer(
+                read_radiograph(data, name, max_pixels=max_pixels, lateral=bool(lateral)), read_identity(data)
+            )
         except RadiographError as error:
             parts = (refusal(error),)
         for part in parts:

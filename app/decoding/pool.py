@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.decoding.wire import ANSWER, READY, Garbled, parse_answer, parse_head, request
+from app.decoding.wire import ANSWER, READY, Decoded, Garbled, parse_answer, parse_head, request
 from app.processes import start_python
 from app.services.errors import BusyError
 from model.errors import RadiographError
@@ -59,13 +59,19 @@ class Decoder:
             self._free.put(self._start())
 
     def read(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> Radiograph:
-        """`model.radiograph.read_radiograph`, confined. Raises RadiographError, also `damaged_image` where the decoder
-        crashed and `too_costly` where it took too long; BusyError `busy`.
+        """`model.radiograph.read_radiograph`, confined. Raises what `decode` raises."""
+        return self.decode(data, name, max_pixels=max_pixels).radiograph
+
+    def decode(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS, lateral: bool = False) -> Decoded:
+        """`read_radiograph` and `read_identity`, confined.
+
+        lateral: takes lateral views, with a warning, instead of refusing them. Raises RadiographError, also
+        `damaged_image` where the decoder crashed and `too_costly` where it took too long; BusyError `busy`.
         """
         budget_s = self.timeout_s * (1 + len(data) / BYTES_PER_TIMEOUT)
         with self._one() as process:
             try:
-                return process.decode(data, name, max_pixels, budget_s)
+                return process.decode(data, name, max_pixels, lateral, budget_s)
             except RadiographError:
                 raise
             except TimeoutError:
@@ -151,11 +157,11 @@ class _Process:
             self.kill()
             raise BusyError("decoder_failed", "The decoder does not start; the server's log may say why.", 30)
 
-    def decode(self, data: bytes, name: str, max_pixels: int, timeout_s: float) -> Radiograph:
+    def decode(self, data: bytes, name: str, max_pixels: int, lateral: bool, timeout_s: float) -> Decoded:
         """Raises RadiographError, TimeoutError, Garbled, _Gone."""
         end = time.monotonic() + timeout_s
         self.files += 1
-        for part in request(data, name, max_pixels):
+        for part in request(data, name, max_pixels, lateral):
             self._send(part, end)
         head = parse_head(bytes(self._receive(ANSWER.size, end)), max_pixels)
         text = bytes(self._receive(head.text_bytes, end))

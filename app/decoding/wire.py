@@ -10,19 +10,21 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from datetime import date
 from types import MappingProxyType
 from typing import Any, cast, get_args
 
 import numpy as np
 
 from model.errors import RadiographError
+from model.radiograph.identity import Identity
 from model.radiograph.image import MIN_SIDE_PX, Format, Radiograph, base_name, clean_text
 
 READY = b"R"
-REQUEST = struct.Struct("<4sIIQ")  # magic, largest number of pixels, bytes of the name, bytes of the file
+REQUEST = struct.Struct("<4sBIIQ")  # magic, lateral or not, largest number of pixels, bytes of name, bytes of file
 ANSWER = struct.Struct("<4sBIIBIQ")  # magic, kind, rows, columns, bytes a pixel, bytes of JSON, bytes of pixels
-ASK, SAY = b"ORq1", b"ORa1"
+ASK, SAY = b"ORq2", b"ORa2"
 READ, REFUSED = 0, 1
 MAX_TEXT_BYTES = 2**16
 _MAX_ENTRIES = 64
@@ -30,6 +32,14 @@ _MAX_ENTRIES = 64
 
 class Garbled(Exception):
     """The answer is not one that a decoder of ours gives."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What a file holds, and whose it says it is."""
+
+    radiograph: Radiograph
+    identity: Identity
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,13 @@ class AnswerHead:
     pixel_bytes: int
 
 
-def request(data: bytes, name: str, max_pixels: int) -> tuple[bytes, bytes]:
+def request(data: bytes, name: str, max_pixels: int, lateral: bool) -> tuple[bytes, bytes]:
     """Header with name, and the file. The name decides nothing in a decoder, so it may be cut."""
     encoded = base_name(name).encode()
-    return REQUEST.pack(ASK, max_pixels, len(encoded), len(data)) + encoded, data
+    return REQUEST.pack(ASK, lateral, max_pixels, len(encoded), len(data)) + encoded, data
 
 
-def answer(radiograph: Radiograph) -> tuple[bytes, bytes]:
+def answer(radiograph: Radiograph, identity: Identity) -> tuple[bytes, bytes]:
     """Header with JSON, and the pixels."""
     pixels = radiograph.pixels.astype(radiograph.pixels.dtype.newbyteorder("<"), copy=False).tobytes()
     said = {
@@ -59,8 +69,9 @@ def answer(radiograph: Radiograph) -> tuple[bytes, bytes]:
         "warnings": list(radiograph.warnings),
         "pixel_spacing_mm": radiograph.pixel_spacing_mm,
         "metadata": dict(radiograph.metadata),
+        "identity": asdict(identity),
     }
-    text = json.dumps(said).encode()
+    text = json.dumps(said, default=date.isoformat).encode()
     rows, columns = radiograph.pixels.shape
     size = radiograph.pixels.dtype.itemsize
     return ANSWER.pack(SAY, READ, rows, columns, size, len(text), len(pixels)) + text, pixels
@@ -90,8 +101,8 @@ def parse_head(header: bytes, max_pixels: int) -> AnswerHead:
     return AnswerHead(kind == REFUSED, rows, columns, size, text_bytes, pixel_bytes)
 
 
-def parse_answer(head: AnswerHead, text: bytes, pixels: bytearray, data: bytes, name: str) -> Radiograph:
-    """The radiograph; its hash and name are ours, not the decoder's. Raises RadiographError when refused, Garbled."""
+def parse_answer(head: AnswerHead, text: bytes, pixels: bytearray, data: bytes, name: str) -> Decoded:
+    """The radiograph's hash and name are ours, not the decoder's. Raises RadiographError when refused, Garbled."""
     try:
         said = json.loads(text)
         if head.refused:
@@ -103,7 +114,7 @@ def parse_answer(head: AnswerHead, text: bytes, pixels: bytearray, data: bytes, 
             raise Garbled
         if format_ not in get_args(Format):
             raise Garbled
-        return Radiograph(
+        radiograph = Radiograph(
             pixels=array,
             max_value=max_value,
             sha256=hashlib.sha256(data).hexdigest(),
@@ -113,6 +124,7 @@ def parse_answer(head: AnswerHead, text: bytes, pixels: bytearray, data: bytes, 
             pixel_spacing_mm=_spacing(said["pixel_spacing_mm"]),
             metadata=_metadata(said["metadata"]),
         )
+        return Decoded(radiograph, _identity(said["identity"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Garbled from error
 
@@ -130,6 +142,12 @@ def _spacing(said: Any) -> tuple[float, float] | None:
     if not (0 < rows < 1000 and 0 < columns < 1000):
         raise Garbled
     return rows, columns
+
+
+def _identity(said: Any) -> Identity:
+    texts = {one.name: clean_text(said[one.name]) for one in fields(Identity) if one.name != "study_date"}
+    day = said["study_date"]
+    return Identity(**texts, study_date=None if day is None else date.fromisoformat(day))
 
 
 def _metadata(said: Any) -> Mapping[str, str]:

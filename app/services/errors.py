@@ -17,5 +17,13 @@ class BusyError(OverreadError):
         self.retry_after_s = retry_after_s
 
 
+class ConflictError(OverreadError):
+    """Something that contradicts what is there already."""
+
+
+class InvalidError(OverreadError):
+    """A value that makes no sense where it was given."""
+
+
 class UnavailableError(OverreadError):
     """Something that is listed but cannot be used, until somebody mends it."""

@@ -120,7 +120,7 @@ class DisplayCache:
         key = (sha256, longest_px)
         with self._lock:  # held while decoding, so that five requests cost one decoding
             if key not in self._kept:
-                self._kept[key] = grey8(read_radiograph(self._blobs.get(sha256)), longest_px)
+                self._kept[key] = grey8(read_radiograph(self._blobs.get(sha256), lateral=True), longest_px)
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)

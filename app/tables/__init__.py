@@ -2,6 +2,17 @@
 
 from app.tables.base import Base, now
 from app.tables.jobs import JobEventRow, JobRow
-from app.tables.studies import AnalysisRow, InstanceRow
+from app.tables.settings import SettingRow
+from app.tables.studies import AnalysisRow, InstanceRow, StudyRow, StudyWordRow
 
-__all__ = ["AnalysisRow", "Base", "InstanceRow", "JobEventRow", "JobRow", "now"]
+__all__ = [
+    "AnalysisRow",
+    "Base",
+    "InstanceRow",
+    "JobEventRow",
+    "JobRow",
+    "SettingRow",
+    "StudyRow",
+    "StudyWordRow",
+    "now",
+]

@@ -40,7 +40,7 @@ def start(request: Request, services: ServicesDep, kind: Annotated[Startable, Fo
     """Starts one of the kinds that the page offers."""
     if kind is Startable.VERIFY:
         verify.request(services.jobs)
-    elif not reanalyse.request(services.jobs, services.engine, services.settings.pair):
+    elif not reanalyse.request(services.jobs, services.engine, services.pair):
         return _page(request, services, "Everything on the worklist has been read by the present pair already.")
     return RedirectResponse("/jobs", status_code=303)
 

@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from app.services.wording import finding_text, number, signed, warning_text
+from app.services.wording import finding_text, flag_text, number, signed, warning_text
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES, STATIC = ROOT / "templates", ROOT / "static"
@@ -22,7 +22,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update(finding=finding_text, number=number, signed=signed, warning=warning_text)
+_environment.filters.update(finding=finding_text, flag=flag_text, number=number, signed=signed, warning=warning_text)
 
 
 def wants_fragment(request: Request) -> bool:

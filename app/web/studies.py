@@ -38,7 +38,7 @@ def review(
     scale: Annotated[Scale, Query()] = Scale.SHARED,
 ) -> Response:
     """The page, or for htmx what changes with the finding."""
-    instance, pair = services.analyses.instance(study), services.settings.pair
+    instance, pair = services.analyses.instance(study), services.pair
     if finding is not None and finding not in FINDINGS:
         raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
     context: dict[str, object] = {"instance": instance, "waiting": "", "failure": "", "scale": scale}

@@ -33,6 +33,7 @@ def test_upload_and_compare(live_url: str, tmp_path: Path) -> None:
         page.goto(live_url)
         page.get_by_label("Radiographs").set_input_files(radiograph)
         page.get_by_role("button", name="Upload and read").click()
+        page.get_by_role("link", name="Open", exact=True).click()
         expect(page.get_by_text("The candidate reports Atelectasis")).to_be_visible()
         maps = page.locator("figure.pane img")
         expect(maps).to_have_count(4)

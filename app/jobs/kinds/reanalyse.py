@@ -57,7 +57,7 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, spec["checkpoints"])
     decoder = Decoder(1, settings.decode_timeout_s, settings.decode_memory_mb)
     blobs = BlobStore(settings.data_dir / "blobs")
-    service = AnalysisService(db, blobs, engine, settings.pair, settings.max_pixels, decoder)
+    service = AnalysisService(db, blobs, engine, lambda: settings.pair, settings.max_pixels, decoder)
     engine.start()
     try:
         engine.wait_settled()
@@ -99,7 +99,7 @@ def _unread(db: Database, cards: Sequence[Card]) -> list[str]:
     ]
     query = (
         select(InstanceRow.id)
-        .where(InstanceRow.on_worklist, or_(*lacks))
+        .where(InstanceRow.study_id.is_not(None), InstanceRow.predicted, or_(*lacks))
         .order_by(InstanceRow.received_at.desc(), InstanceRow.id)
     )
     with db.read() as session:
