@@ -15,6 +15,7 @@ from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
 from app.services.checkpoints import list_checkpoints
 from app.services.samples import add_samples
+from app.services.viewing import ViewingService
 from app.settings import Settings
 
 log = logging.getLogger("overread")
@@ -35,6 +36,7 @@ class Services:
         self.analyses = AnalysisService(
             self.db, BlobStore(settings.data_dir / "blobs"), self.engine, settings.pair, settings.max_pixels
         )
+        self.viewing = ViewingService(self.analyses)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
         self._wants_samples = settings.samples and self.analyses.is_empty()

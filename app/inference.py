@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +28,7 @@ from model.saliency import gradcam
 
 log = logging.getLogger("overread.inference")
 Role = Literal["middle", "last"]
+Answer = TypeVar("Answer")
 LAYERS: dict[Role, str] = {"middle": MIDDLE_LAYER, "last": LAST_LAYER}
 
 
@@ -64,8 +65,8 @@ class RawReading:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    inputs: list[tuple[Checkpoint, Tensor]]
-    result: Future[list[RawReading]]
+    work: Callable[[], Any]
+    result: Future[Any]
 
 
 class InferenceEngine:
@@ -132,7 +133,18 @@ class InferenceEngine:
         """
         checkpoints = [self.require(checkpoint_id) for checkpoint_id in checkpoint_ids]
         inputs = [(checkpoint, checkpoint.card.preprocessing.tensor(grey)) for checkpoint in checkpoints]
-        job = _Job(inputs, Future())
+        return self._submit(lambda: [_read_one(checkpoint, one) for checkpoint, one in inputs])
+
+    def call(self, checkpoint_id: str, work: Callable[[Checkpoint], Answer]) -> Answer:
+        """Runs `work` on the loaded checkpoint in the inference thread, in its turn; blocks until done.
+
+        For what is not a reading but needs the device. Raises what `read` raises, and what `work` raises.
+        """
+        checkpoint = self.require(checkpoint_id)
+        return self._submit(lambda: work(checkpoint))
+
+    def _submit(self, work: Callable[[], Answer]) -> Answer:
+        job = _Job(work, Future())
         if self._stopping.is_set():
             raise _shutting_down()
         try:
@@ -142,9 +154,10 @@ class InferenceEngine:
         if self._stopping.is_set():  # it may have come after the last look at the queue
             job.result.cancel()
         try:
-            return job.result.result()
+            answer: Answer = job.result.result()
         except CancelledError:
             raise _shutting_down() from None
+        return answer
 
     def _run(self) -> None:
         self._load_all()
@@ -157,7 +170,7 @@ class InferenceEngine:
             if not job.result.set_running_or_notify_cancel():
                 continue
             try:
-                job.result.set_result([_read_one(checkpoint, inputs) for checkpoint, inputs in job.inputs])
+                job.result.set_result(job.work())
             except BaseException as error:
                 log.exception("A reading failed")
                 job.result.set_exception(error)

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.api import analyses, checkpoints, operations, predictions
+from app.api import analyses, checkpoints, instances, operations, predictions
 from app.context import Services
 from app.errors import install
 from app.schemas import Problem
@@ -44,7 +44,7 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     limit = settings.max_upload_mb * 2**20
     app.add_middleware(Guard, allowed_hosts=settings.answered_hosts, max_body_bytes=limit)
     install(app)
-    for part in (predictions, analyses, checkpoints):
+    for part in (predictions, analyses, instances, checkpoints):
         app.include_router(part.router, prefix="/api/v1")
     for other in (operations, docs, worklist, studies):
         app.include_router(other.router)
