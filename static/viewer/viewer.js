@@ -1,7 +1,7 @@
 // One state for all panes, and one frame drawn from it.
 
-import { PALETTES } from "./colours.js";
 import { Canvas2DRenderer } from "./canvas2d.js";
+import { PALETTES } from "./colours.js";
 import { View, apply, cellCentre, lengthOf, valueAt } from "./geometry.js";
 import { loadMaps, loadPixels } from "./load.js";
 import { Marks } from "./marks.js";
@@ -13,7 +13,7 @@ import * as words from "./words.js";
 export const MODES = ["off", "heat", "contour", "both"];
 export const SCALES = ["shared", "own"];
 const ZOOM_STEP = 1.25;
-const LENS = { side: 168, zoom: 3 };
+const LENS = { side: 192, share: 0.55, zoom: 3 }; // CSS pixels, at most this share of a pane
 
 export class Viewer {
   /** root: the section with the panes. data: what app/web/panes.py says of them. */
@@ -350,7 +350,7 @@ export class Viewer {
     if (this.tool !== "magnify" || !this.cursor) return null;
     const { point } = this.cursor;
     const at = { x: (point.x - view.toSource.bx) / view.toSource.ax, y: (point.y - view.toSource.by) / view.toSource.ay };
-    const side = Math.min(LENS.side, pane.rect.width, pane.rect.height);
+    const side = Math.min(LENS.side, LENS.share * Math.min(pane.rect.width, pane.rect.height));
     const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
     const rect = {
       x: clamp(at.x - side / 2, pane.rect.x, pane.rect.x + pane.rect.width - side),

@@ -116,7 +116,7 @@ export class WebGLRenderer {
     gl.uniform1i(at.inverted, frame.inverted ? 1 : 0);
     gl.uniform1f(at.opacity, frame.overlay.opacity);
     gl.uniform1f(at.threshold, frame.overlay.threshold);
-    gl.uniform1f(at.stroke, 1.25 * frame.ratio);
+    gl.uniform1f(at.stroke, 1.1 * frame.ratio);
     for (const view of frame.views) this.drawView(view, frame, height);
   }
 

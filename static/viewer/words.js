@@ -7,7 +7,8 @@ const STRENGTHS = [
   [0, "faint"],
 ];
 
-const figures = (value) => (value === 0 ? "0" : Number(value.toPrecision(3)).toString());
+/** Three significant figures. */
+export const figures = (value) => (value === 0 ? "0" : Number(value.toPrecision(3)).toString());
 
 /** A map's value, with its share of the scale. value: null where the network did not look. */
 export function heat(value, ceiling) {
@@ -15,15 +16,14 @@ export function heat(value, ceiling) {
   if (value <= 0 || ceiling <= 0) return "map 0, nothing here raises it";
   const share = Math.min(1, value / ceiling);
   const [, strength] = STRENGTHS.find(([least]) => share >= least);
-  return `map ${figures(value)}, ${Math.round(share * 100)} % of the scale: ${strength}`;
+  const percent = share < 0.005 ? "less than 1" : Math.round(share * 100);
+  return `map ${figures(value)}, ${percent} % of the scale: ${strength}`;
 }
 
 export function readout(point, value, overlay) {
   const place = `x ${Math.floor(point.x)}, y ${Math.floor(point.y)}`;
-  return [place, `value ${figures4(value)}`, overlay].filter(Boolean).join(" · ");
+  return [place, `value ${Number(value.toFixed(2))}`, overlay].filter(Boolean).join(" · ");
 }
-
-const figures4 = (value) => Number(value.toFixed(2)).toString();
 
 export function length({ px, mm }, atDetector) {
   if (mm === null) return `${px.toFixed(1)} px`;
@@ -40,5 +40,3 @@ export function peak(maps, finding) {
 }
 
 const third = (cell, cells, names) => names[Math.min(2, Math.floor(((cell + 0.5) / cells) * 3))];
-
-export { figures };
