@@ -137,7 +137,7 @@ function mirrorPanes(viewer) {
     const { value: peak } = maps.peaks[viewer.finding];
     text(figure.querySelector("[data-said]"), finding.readings[viewer.data.maps[key].role].said);
     text(figure.querySelector("[data-layer-name]"), maps.name);
-    text(figure.querySelector("[data-peak]"), peak > 0 ? `peak ${figures(peak)}` : "nothing here raises it");
+    text(figure.querySelector("[data-peak]"), peak > 0 ? `peak ${figures(peak)}` : "nothing raises it");
     text(figure.querySelector("[data-ceiling]"), figures(viewer.ceiling(key)));
     paintBar(figure.querySelector("[data-bar]"), viewer.settings.palette);
   }

@@ -1,7 +1,6 @@
 // The findings table: choosing one changes all maps at once, without a request; the address keeps the choice.
 
 export class Findings {
-  /** onChoose(index): of the finding in the table's order. */
   constructor(root, viewer) {
     this.links = [...root.querySelectorAll("[data-finding]")];
     this.cards = [...root.querySelectorAll("[data-flag]")];
@@ -41,7 +40,8 @@ export class Findings {
     address.hash = "";
     history.replaceState(history.state, "", address);
     this.viewer.setFinding(index);
-    const said = Object.entries(readings).map(([role, reading]) => `${role} ${reading.said}`);
+    const roles = ["reference", "candidate"].filter((role) => readings[role]);
+    const said = roles.map((role) => `${role} ${readings[role].said}`);
     this.live.textContent = `${text}: ${said.join("; ")}. ${this.viewer.peakInWords()}`;
   }
 }

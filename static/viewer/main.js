@@ -13,6 +13,7 @@ async function begin(root) {
   bindControls(viewer, page);
   bindPointer(viewer);
   bindKeys(viewer, findings, page.querySelector("[data-sheet]"));
+  window.addEventListener("pagehide", (event) => event.persisted || viewer.destroy());
   try {
     await viewer.load();
   } catch (error) {

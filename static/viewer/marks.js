@@ -51,7 +51,7 @@ export class Marks {
     place(this.label, anchor, anchor ? { x: anchor.x + 10, y: anchor.y - 8 } : {});
     if (anchor && this.label.textContent !== label) this.label.textContent = label;
     const peakAt = peak && at(peak);
-    this.svg.dataset.peak = peakAt ? `${peakAt.x.toFixed(2)},${peakAt.y.toFixed(2)}` : "";
+    this.svg.dataset.peakAt = peakAt ? `${peakAt.x.toFixed(2)},${peakAt.y.toFixed(2)}` : "";
   }
 }
 

@@ -13,7 +13,7 @@ export const figures = (value) => (value === 0 ? "0" : Number(value.toPrecision(
 /** A map's value, with its share of the scale. value: null where the network did not look. */
 export function heat(value, ceiling) {
   if (value === null) return "outside what the network saw";
-  if (value <= 0 || ceiling <= 0) return "map 0, nothing here raises it";
+  if (value <= 0 || ceiling <= 0) return "map 0, nothing raises it";
   const share = Math.min(1, value / ceiling);
   const [, strength] = STRENGTHS.find(([least]) => share >= least);
   const percent = share < 0.005 ? "less than 1" : Math.round(share * 100);

@@ -206,14 +206,14 @@ def test_the_overlay_lies_where_the_network_looked(browser: Any, live_url: str, 
             box = view(page, pane).bounding_box()
             if not (8 < x < box["width"] - 8 and 8 < y < box["height"] - 8):
                 continue
-            marked = page.locator(f"[data-pane={pane}] svg.marks").get_attribute("data-peak")
+            marked = page.locator(f"[data-pane={pane}] svg.marks").get_attribute("data-peak-at")
             assert [float(one) for one in marked.split(",")] == pytest.approx([x, y], abs=0.6)
             pixels = picture(view(page, pane)).astype(int)
-            assert np.abs(pixels[round(y - 0.5), round(x - 0.5)] - HOTTEST).max() <= 12
-            hot = np.abs(pixels - HOTTEST).max(axis=2) <= 12
-            ys, xs = np.nonzero(hot)
-            assert np.abs(xs + 0.5 - x).max() <= cell_px * zoom * 0.75 + 1
-            assert np.abs(ys + 0.5 - y).max() <= cell_px * zoom * 0.75 + 1
+            away = np.abs(pixels - HOTTEST).max(axis=2)
+            row, column = int(y), int(x)  # a pane may begin at half a pixel, so the maximum is here or beside it
+            assert away[row - 1 : row + 3, column - 1 : column + 3].min() <= 8
+            ys, xs = np.nonzero(away <= 8)
+            assert np.hypot(xs + 0.5 - x, ys + 0.5 - y).max() <= 0.75 * cell_px * zoom  # at the rim a map is level
             # Where the network did not look, the radiograph is as it is.
             outside = on_screen(page, (4, HEIGHT / 2), zoom)
             if outside[0] > 1:
@@ -225,7 +225,8 @@ def test_the_overlay_lies_where_the_network_looked(browser: Any, live_url: str, 
 def test_choosing_and_adjusting_makes_no_request(browser: Any, live_url: str) -> None:
     with opened(browser, uploaded(live_url, stepped())) as page:
         asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        # Chromium itself asks for the icon whenever the address changes.
+        page.on("request", lambda request: request.url.endswith("/icon.svg") or asked.append(request.url))
         page.get_by_label("Colour scale").select_option("own")
         seen = [picture(view(page))]
 
@@ -334,9 +335,13 @@ def test_all_panes_move_together_and_arrows_move_them(browser: Any, live_url: st
         page.keyboard.press("ArrowRight")
         page.mouse.move(5, 5)
         settled(page)
-        panes = [picture(view(page, pane)) for pane in ("reference-middle", "reference-last", "candidate-last")]
-        assert np.abs(panes[0].astype(int) - panes[1]).max() <= 3
-        assert np.abs(panes[0].astype(int) - panes[2]).max() <= 3
+        one, beside, below = (
+            picture(view(page, pane)).astype(int) for pane in ("reference-middle", "reference-last", "candidate-middle")
+        )
+        assert np.abs(one - beside)[8:-8, 8:-8].max() <= 3
+        # A row of panes may begin at half a pixel: then it is drawn one higher or lower.
+        assert min(np.abs(one[8:-8, 8:-8] - below[8 + d : d - 8, 8:-8]).max() for d in (-1, 0, 1)) <= 3
+        assert np.ptp(one[8:-8, 8:-8]) >= 10
 
 
 def test_single_keys_can_be_switched_off_and_stay_off(browser: Any, live_url: str) -> None:
