@@ -124,7 +124,7 @@ function mirror(viewer, one, all) {
   one("[data-act=clear]").hidden = !viewer.line;
   const spoken = one("[data-spoken]");
   if (viewer.cursor?.byKey) text(spoken, [viewer.readout, one("[data-length]").textContent].filter(Boolean).join(". "));
-  for (const note of all("[data-scale-note]")) note.hidden = note.dataset.scaleNote !== viewer.scale;
+  for (const note of viewer.notes) note.hidden = note.dataset.scaleNote !== viewer.scale;
   mirrorPanes(viewer);
 }
 

@@ -24,6 +24,7 @@ export class Viewer {
     this.finding = data.findings.findIndex((one) => one.name === root.dataset.chosen);
     this.stage = root.querySelector("[data-stage]");
     this.panes = [...root.querySelectorAll("[data-pane]")].map((figure) => this.pane(figure));
+    this.notes = root.closest(".review").querySelectorAll("[data-scale-note]");
     this.maps = new Map();
     this.line = null; // {from, to, done}: the length being measured
     this.cursor = null; // {pane, point, drawn: whether to show it in the other panes}
