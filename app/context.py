@@ -21,6 +21,7 @@ from app.services.checkpoints import PairChoice, list_checkpoints
 from app.services.samples import add_samples
 from app.services.studies import StudyService
 from app.services.summaries import LivePair, live_pair
+from app.services.viewing import ViewingService
 from app.settings import Settings
 
 log = logging.getLogger("overread")
@@ -49,6 +50,7 @@ class Services:
         self.analyses = AnalysisService(self.db, blobs, self.engine, self._pair, settings.max_pixels, self.decoder)
         self.studies = StudyService(self.db, blobs, self.live_pair, settings.max_pixels, self.decoder)
         self.background = BackgroundReader(self.studies, self.analyses)
+        self.viewing = ViewingService(self.analyses)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
         self._wants_samples = settings.samples and self.studies.is_empty()

@@ -10,7 +10,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.api import analyses, checkpoints, jobs, operations, predictions
+from app.api import analyses, checkpoints, instances, jobs, operations, predictions
 from app.api import studies as api_studies
 from app.context import Services
 from app.errors import install
@@ -52,7 +52,7 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     limit = settings.max_upload_mb * 2**20
     app.add_middleware(Guard, allowed_hosts=settings.answered_hosts, max_body_bytes=limit)
     install(app)
-    for part in (predictions, api_studies, analyses, checkpoints, jobs):
+    for part in (predictions, api_studies, analyses, instances, checkpoints, jobs):
         app.include_router(part.router, prefix="/api/v1")
     for other in (operations, docs, worklist, studies, checkpoint_pages, jobs_page):
         app.include_router(other.router)

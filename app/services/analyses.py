@@ -39,10 +39,10 @@ _ROLES: dict[str, Role] = {key: role for role, name in LAYERS.items() for key in
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A raw saliency map, h×w float32, with what is needed to lay it over its radiograph."""
+    """A raw saliency map, h×w float32, with what is needed to lay it over its radiograph. layer: its name."""
 
     values: np.ndarray
-    layer: Role
+    layer: str
     finding: str
     analysis: Analysis
 
@@ -75,6 +75,21 @@ class KeyedLocks:
                     self._held[key] = lock, users
                 else:
                     del self._held[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Grids:
+    """The raw maps of all findings at one layer, 14×h×w float32 ≥ 0, un-normalised. layer: its name."""
+
+    values: np.ndarray
+    layer: str
+    analysis: Analysis
+
+    def of(self, finding: str) -> Grid:
+        """One finding's map. Raises NotFoundError `unknown_finding`."""
+        if finding not in FINDINGS:
+            raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
+        return Grid(self.values[finding_index(finding)], self.layer, finding, self.analysis)
 
 
 class AnalysisService:
@@ -150,12 +165,10 @@ class AnalysisService:
         with self.db.read() as session:
             return Analysis.model_validate_json(_row(session, key).document)
 
-    def grid(self, key: str, layer: str, finding: str) -> Grid:
-        """A raw map. layer: `middle`, `last`, or the layer's name. Raises NotFoundError."""
+    def grids(self, key: str, layer: str) -> Grids:
+        """The stored maps of one layer. layer: `middle`, `last`, or the layer's name. Raises NotFoundError."""
         if layer not in _ROLES:
             raise NotFoundError("unknown_layer", f"“{layer}” was not explained; there is middle and last.")
-        if finding not in FINDINGS:
-            raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
         with self.db.read() as session:
             row = _row(session, key)
             analysis = Analysis.model_validate_json(row.document)
@@ -164,7 +177,7 @@ class AnalysisService:
         split = int(np.prod(shapes[0]))
         role = _ROLES[layer]
         maps = values[:split].reshape(shapes[0]) if role == "middle" else values[split:].reshape(shapes[1])
-        return Grid(maps[finding_index(finding)], role, finding, analysis)
+        return Grids(maps, analysis.layers[role].name, analysis)
 
     def saliency_png(self, grid: Grid, ceiling: float | None, under: bool, longest_px: int | None) -> bytes:
         """A map in colour, registered to source pixels: PNG. ceiling: what the hottest colour means, else the peak.

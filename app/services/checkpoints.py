@@ -101,11 +101,12 @@ def with_stages(info: CheckpointInfo) -> CheckpointInfo:
     """The same entry with the stages of its network at its input size, where its card can be read."""
     if info.card is None:
         return info
-    return info.model_copy(update={"stages": list(_stages(info.card["preprocessing"]["size_px"]))})
+    return info.model_copy(update={"stages": list(stages_at(info.card["preprocessing"]["size_px"]))})
 
 
 @cache
-def _stages(input_size_px: int) -> tuple[StageInfo, ...]:
+def stages_at(input_size_px: int) -> tuple[StageInfo, ...]:
+    """Every stage, with its grid at that input size."""
     roles = {name: role for role, name in LAYERS.items()}
     return tuple(
         StageInfo(name=one.name, grid=one.grid, channels=one.channels, depth=one.depth, role=roles.get(one.name))

@@ -24,13 +24,13 @@ def test_upload_leads_to_the_comparison(client: TestClient) -> None:
     assert re.fullmatch(r"/studies/[0-9a-f]{32}", study)
     html = client.get(study).text
     assert re.search(r"The candidate reports Atelectasis \(0\.9\d\), the reference does not \(0\.0\d\)\.", html)
-    assert html.count('class="pane"') == 4
+    assert html.count('class="pane"') == 4 and html.count('class="pane radiograph"') == 1
     pictures = re.findall(r'<img src="(/[^"]+\.png[^"]*)"', html)
     assert len(pictures) == 5
     for address in pictures:
         picture = client.get(address.replace("&amp;", "&"))
         assert picture.status_code == 200 and picture.content.startswith(b"\x89PNG")
-    assert html.count('<th scope="row">') == 14
+    assert html.count('<a id="finding-') == 14
     worklist = client.get("/").text
     assert study in worklist and "≠ differs" in worklist and "Atelectasis" in worklist
     assert client.get(f"{study}/thumbnail.png").status_code == 200
@@ -43,7 +43,7 @@ def test_page_and_api_say_the_same(client: TestClient) -> None:
     for analysis in analyses:
         assert analysis["analysis_id"] in html
         effusion = next(f for f in analysis["findings"] if f["name"] == "Effusion")
-        assert f"Effusion {effusion['probability']:.2f}, positive" in html
+        assert f"{effusion['probability']:.2f}, positive" in html
         assert f"peak {effusion['saliency']['middle']['peak']:.3g}" in html
 
 
@@ -51,9 +51,10 @@ def test_choosing_a_finding_and_a_scale(client: TestClient) -> None:
     study = upload(client)
     assert "finding=Hernia" in client.get(study).text
     page = client.get(study + "?finding=Hernia&scale=own", headers=HTML).text
-    assert "What raises Hernia" in page and "stretched to its own peak" in page
+    assert "data-chosen-text>Hernia<" in page and 'data-scale-note="own">Each map is stretched' in page
+    assert 'data-scale-note="shared" hidden' in page
     fragment = client.get(study + "?finding=Hernia", headers={"HX-Request": "true"})
-    assert "What raises Hernia" in fragment.text and "<html" not in fragment.text
+    assert "data-chosen-text>Hernia<" in fragment.text and "<html" not in fragment.text
     assert fragment.headers["vary"] == "HX-Request"
     assert client.get(study + "?finding=Cough", headers=HTML).status_code == 404
     assert client.get(study + "?scale=huge", headers=HTML).status_code == 422
