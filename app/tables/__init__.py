@@ -1,6 +1,19 @@
 """What is stored, one file a subject. Files' bytes are blobs (app/blobs.py); the rows hold their SHA-256."""
 
+from app.tables.audit import AuditRow
 from app.tables.base import Base, now
+from app.tables.reviews import ReadFirstRow, ReviewRow
 from app.tables.studies import AnalysisRow, InstanceRow
+from app.tables.users import SessionRow, UserRow
 
-__all__ = ["AnalysisRow", "Base", "InstanceRow", "now"]
+__all__ = [
+    "AnalysisRow",
+    "AuditRow",
+    "Base",
+    "InstanceRow",
+    "ReadFirstRow",
+    "ReviewRow",
+    "SessionRow",
+    "UserRow",
+    "now",
+]
