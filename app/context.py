@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import timedelta
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -13,8 +14,12 @@ from app.db import Database
 from app.inference import InferenceEngine
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
+from app.services.audit import AuditService
 from app.services.checkpoints import list_checkpoints
+from app.services.exports import ExportService
+from app.services.reviews import ReviewService
 from app.services.samples import add_samples
+from app.services.users import UserService
 from app.settings import Settings
 
 log = logging.getLogger("overread")
@@ -35,6 +40,12 @@ class Services:
         self.analyses = AnalysisService(
             self.db, BlobStore(settings.data_dir / "blobs"), self.engine, settings.pair, settings.max_pixels
         )
+        self.users = UserService(
+            self.db, timedelta(minutes=settings.session_idle_min), timedelta(hours=settings.session_max_h)
+        )
+        self.audit = AuditService(self.db)
+        self.reviews = ReviewService(self.db, self.audit, lambda: settings.pair, settings.read_first)
+        self.exports = ExportService(self.analyses, self.reviews)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
         self._wants_samples = settings.samples and self.analyses.is_empty()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
@@ -127,6 +127,11 @@ class AnalysisService:
             if row is None:
                 raise NotFoundError("unknown_study", "There is no such study here.")
             return _instance(row)
+
+    def count(self) -> int:
+        """How many analyses are stored."""
+        with self.db.read() as session:
+            return session.scalar(select(func.count()).select_from(AnalysisRow)) or 0
 
     def is_empty(self) -> bool:
         """Whether no radiograph was ever received."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
+from app.actor import subjects as about
 from app.context import ServicesDep
 from app.errors import status_of
 from app.services.comparisons import compare
@@ -41,6 +42,7 @@ def upload(request: Request, services: ServicesDep, file: Annotated[list[UploadF
         except RadiographError as error:
             refused.append((one.filename or "A file without a name", str(error)))
             refusal = status_of(error)
+    about(request, *received)
     for study in received:
         with suppress(BusyError, UnavailableError):  # then its page reads it when it is opened
             services.analyses.analyse(study)
