@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import timedelta
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -16,11 +17,15 @@ from app.jobs import Ledger
 from app.jobs.kinds import reanalyse
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
+from app.services.audit import AuditService
 from app.services.background import BackgroundReader
 from app.services.checkpoints import PairChoice, list_checkpoints
+from app.services.exports import ExportService
+from app.services.reviews import ReviewService
 from app.services.samples import add_samples
 from app.services.studies import StudyService
 from app.services.summaries import LivePair, live_pair
+from app.services.users import UserService
 from app.services.viewing import ViewingService
 from app.settings import Settings
 
@@ -51,6 +56,12 @@ class Services:
         self.studies = StudyService(self.db, blobs, self.live_pair, settings.max_pixels, self.decoder)
         self.background = BackgroundReader(self.studies, self.analyses)
         self.viewing = ViewingService(self.analyses)
+        self.users = UserService(
+            self.db, timedelta(minutes=settings.session_idle_min), timedelta(hours=settings.session_max_h)
+        )
+        self.audit = AuditService(self.db)
+        self.reviews = ReviewService(self.db, self.audit, self._pair, settings.read_first)
+        self.exports = ExportService(self.analyses, self.reviews)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
         self._wants_samples = settings.samples and self.studies.is_empty()

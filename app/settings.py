@@ -26,7 +26,10 @@ class Settings(BaseSettings):
     whether `serve` starts a worker; jobs_at_once: jobs that a worker runs side by side. reference, candidate: ids of
     the pair that the pages compare. bundled_dir: folder of checkpoint folders that comes with the
     package; data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`. samples:
-    whether an empty worklist begins with synthetic radiographs.
+    whether an empty worklist begins with synthetic radiographs. read_first: whether readers record their own reading of
+    every study before they see predictions. https: whether browsers reach this server through TLS, its own or a
+    proxy's; cookies are then sent over nothing else. session_idle_min, session_max_h: how long a sign-in lasts unused,
+    and at all.
     """
 
     model_config = SettingsConfigDict(env_prefix="OVERREAD_", frozen=True, extra="ignore")
@@ -50,6 +53,10 @@ class Settings(BaseSettings):
     bundled_dir: Path = BUNDLED
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     samples: bool = True
+    read_first: bool = False
+    https: bool = False
+    session_idle_min: int = Field(default=60, ge=1, le=1440)
+    session_max_h: int = Field(default=12, ge=1, le=168)
 
     @property
     def pair(self) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 
-from app.actor import Actor
+from app.actor import NameDep
 from app.api.problems import problems
 from app.context import ServicesDep
 from app.errors import error_response, status_of
@@ -139,7 +139,7 @@ def create(
 )
 def index(
     services: ServicesDep,
-    actor: Actor,
+    actor: NameDep,
     flag: Annotated[FlagWord | None, Query(description="The strongest word on any positive finding.")] = None,
     status: Annotated[StatusWord | None, Query()] = None,
     disagreement: Annotated[bool | None, Query(description="Whether the pair's checkpoints differ.")] = None,

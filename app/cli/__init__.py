@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from app.cli import data, quality, scan, serving, training
+from app.cli import data, quality, scan, serving, training, users
 from model.errors import OverreadError
 
 
@@ -30,6 +30,7 @@ def build() -> typer.Typer:
     training.register(app)
     quality.register(app)
     scan.register(app)
+    users.register(app)
     return app
 
 

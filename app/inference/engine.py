@@ -85,6 +85,11 @@ class InferenceEngine:
         """Whether loading is over, well or badly."""
         return self._settled.is_set()
 
+    @property
+    def waiting(self) -> int:
+        """Radiographs in the queue."""
+        return self._jobs.qsize()
+
     def wait_settled(self, timeout_s: float | None = None) -> bool:
         """Waits until loading is over."""
         return self._settled.wait(timeout_s)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -151,6 +151,11 @@ class AnalysisService:
                 self._store(data, radiograph, self._missing(radiograph, chosen))
             stored = self._stored(row.sha256, chosen)
         return stored
+
+    def count(self) -> int:
+        """How many analyses are stored."""
+        with self.db.read() as session:
+            return session.scalar(select(func.count()).select_from(AnalysisRow)) or 0
 
     def instance(self, instance: str) -> Instance:
         """One received radiograph by its id, or the one that stands for a study.

@@ -29,6 +29,17 @@ _WARNINGS = {
     "window_ignored": "The file's window hides the image; the image's own range was used.",
 }
 
+_REASONS = {
+    "finding_absent": "The finding is not there",
+    "finding_missed": "A finding was missed",
+    "wrong_place": "The finding is there, but not where the map points",
+    "not_anatomy": "The map points at something that is not anatomy",
+    "image_quality": "The image is not good enough to decide",
+    "needs_context": "Earlier images or the history are needed",
+    "other": "Another reason, see the comment",
+}
+_VERDICTS = {"agree": "Agree", "disagree": "Disagree", "supplement": "Supplement", "unsure": "Unsure"}
+
 
 def warning_text(code: str) -> str:
     """A sentence for a radiograph's warning code."""
@@ -46,6 +57,16 @@ _FLAGS = {
 def flag_text(flag: str) -> str:
     """A flag with a sign of its own, so that nothing hangs on its colour."""
     return _FLAGS.get(flag, flag)
+
+
+def reason_text(code: str) -> str:
+    """A reader's reason in words."""
+    return _REASONS[code]
+
+
+def verdict_text(code: str) -> str:
+    """`agree` → “Agree”."""
+    return _VERDICTS[code]
 
 
 def finding_text(name: str) -> str:

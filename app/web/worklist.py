@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
-from app.actor import Actor
+from app.actor import NameDep
+from app.actor import subjects as about
 from app.context import ServicesDep
 from app.errors import status_of
 from app.schemas import StudyInfo, UploadResult
@@ -49,7 +50,7 @@ Cursor = Annotated[str, Query(max_length=400)]
 
 @router.get("/")
 def worklist(
-    request: Request, services: ServicesDep, filters: FiltersDep, actor: Actor, cursor: Cursor = ""
+    request: Request, services: ServicesDep, filters: FiltersDep, actor: NameDep, cursor: Cursor = ""
 ) -> Response:
     """The page, or for htmx the list alone."""
     return _page(request, services, filters, actor, cursor)
@@ -63,7 +64,7 @@ def status(request: Request, services: ServicesDep) -> Response:
 
 @router.get("/next")
 def next_unread(
-    services: ServicesDep, filters: FiltersDep, actor: Actor, after: Annotated[str, Query(max_length=32)] = ""
+    services: ServicesDep, filters: FiltersDep, actor: NameDep, after: Annotated[str, Query(max_length=32)] = ""
 ) -> Response:
     """To the next unread study of the list, or back to the list when there is none."""
     following = services.studies.next_unread(filters, actor, after or None)
@@ -72,11 +73,12 @@ def next_unread(
 
 @router.post("/studies")
 def upload(
-    request: Request, services: ServicesDep, actor: Actor, file: Annotated[list[UploadFile], File()]
+    request: Request, services: ServicesDep, actor: NameDep, file: Annotated[list[UploadFile], File()]
 ) -> Response:
     """Takes radiographs and goes to the only one or to the list; where one was not new, says what became of each."""
     files = [(one.filename or "", one.file.read) for one in file]
     results = receive_all(services.studies, files, "upload", status_of, services.background.put)
+    about(request, *(one.study_id for one in results if one.study_id))
     if all(one.status == 201 for one in results):
         return RedirectResponse((results[0].url or "/") if len(results) == 1 else "/", status_code=303)
     return _page(request, services, Filters(), actor, "", results, refusal(results) or 200)
@@ -84,7 +86,7 @@ def upload(
 
 @router.post("/studies/{study_id}/claim")
 def claim(
-    request: Request, services: ServicesDep, study_id: str, actor: Actor, back: Annotated[str, Form()] = ""
+    request: Request, services: ServicesDep, study_id: str, actor: NameDep, back: Annotated[str, Form()] = ""
 ) -> Response:
     """Says that one reads it."""
     return _row(request, services.studies.claim(study_id, actor), actor, back)
@@ -92,20 +94,20 @@ def claim(
 
 @router.post("/studies/{study_id}/release")
 def release(
-    request: Request, services: ServicesDep, study_id: str, actor: Actor, back: Annotated[str, Form()] = ""
+    request: Request, services: ServicesDep, study_id: str, actor: NameDep, back: Annotated[str, Form()] = ""
 ) -> Response:
     """Gives it back."""
     return _row(request, services.studies.release(study_id, actor), actor, back)
 
 
 @router.get("/worklist.csv")
-def export_csv(services: ServicesDep, filters: FiltersDep, actor: Actor) -> Response:
+def export_csv(services: ServicesDep, filters: FiltersDep, actor: NameDep) -> Response:
     """The whole filtered list as a table."""
     return _download(_csv(services.studies.every(filters, actor)), "text/csv; charset=utf-8", "csv")
 
 
 @router.get("/worklist.json")
-def export_json(services: ServicesDep, filters: FiltersDep, actor: Actor) -> Response:
+def export_json(services: ServicesDep, filters: FiltersDep, actor: NameDep) -> Response:
     """The whole filtered list as JSON."""
     return _download(_json(services.studies.every(filters, actor), filters), "application/json", "json")
 
@@ -126,7 +128,6 @@ def _page(
         "cursor": cursor,
         "filters": filters,
         "query": filters.query_string(),
-        "actor": actor,
         "results": results or [],
         "settled": services.engine.settled,
         "adding_samples": services.adding_samples,
@@ -138,7 +139,7 @@ def _page(
 
 def _row(request: Request, study: StudyInfo, actor: str, back: str) -> Response:
     if wants_fragment(request):
-        return page(request, "partials/_study_row.html", {"study": study, "actor": actor, "query": back})
+        return page(request, "partials/_study_row.html", {"study": study, "query": back})
     return RedirectResponse(f"/?{back}#study-{study.id}" if back else f"/#study-{study.id}", status_code=303)
 
 
