@@ -13,12 +13,12 @@ from app.headers import IMMUTABLE, picture
 from app.schemas import Analysis
 from app.services.analyses import Grid, Grids
 from app.services.images import LARGEST_PX
-from app.services.viewing import STORED_METHOD
+from app.services.viewing import METHODS, STORED_METHOD
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
 RAW = "application/octet-stream"
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-MethodQuery = Annotated[str, Query(description="How the map is made: `gradcam`.")]
+MethodQuery = Annotated[str, Query(description=f"How the map is made: {', '.join(METHODS)}.")]
 
 
 @router.get("/{analysis_id}", responses=problems(404, 422))

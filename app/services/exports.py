@@ -67,7 +67,7 @@ class ExportService:
         with self.db.read() as session:
             report = verify(session, ReviewRow)
             rows = session.scalars(
-                select(ReviewRow).where(ReviewRow.instance_id == study).order_by(ReviewRow.sequence)
+                select(ReviewRow).where(ReviewRow.instance_id == instance.id).order_by(ReviewRow.sequence)
             ).all()
             sealed = [SealedRow(document=row.document, previous_hash=row.previous_hash, hash=row.hash) for row in rows]
         cards = {listed.id: listed.card.to_json() for listed in self.engine.checkpoints() if listed.card}
@@ -96,4 +96,4 @@ class ExportService:
         instance = self.analyses.instance(study)
         if self.reviews.is_locked(study, actor):
             raise ConflictError("read_first", "Record your own reading of this study first; then it can be exported.")
-        return instance, self.analyses.analyse(study, usable_pair(self.engine, self.reviews.pair()))
+        return instance, self.analyses.analyse(instance.id, usable_pair(self.engine, self.reviews.pair()))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.services.errors import NotFoundError
 from app.services.readings import instance_id
-from app.tables import InstanceRow, StudyRow
+from app.tables import InstanceRow, StudyRow, now
 from model.radiograph import Radiograph
 
 LATERAL = "lateral_view"
@@ -69,6 +69,14 @@ def find_row(session: Session, key: str) -> InstanceRow:
     if row is None:
         raise NotFoundError("unknown_study", "There is no such study here.")
     return row
+
+
+def mark_read(session: Session, key: str, reader: str) -> None:
+    """The study of an instance is read, by this person."""
+    row = session.get(InstanceRow, key)
+    study = session.get(StudyRow, row.study_id) if row and row.study_id else None
+    if study is not None:
+        study.status, study.claimed_by, study.claimed_at = "read", reader, now()
 
 
 def ensure_row(session: Session, radiograph: Radiograph, size_bytes: int, thumbnail_sha256: str) -> InstanceRow:

@@ -23,11 +23,11 @@ from app.schemas import AnalysisRef, InstanceInfo, StudyDetail, StudyInfo
 from app.services import worklist
 from app.services.errors import ConflictError, NotFoundError
 from app.services.images import THUMBNAIL_PX, grey8, png
-from app.services.instances import LATERAL, ensure_row
+from app.services.instances import LATERAL, Instance, ensure_row, of_row
 from app.services.search import words_of
 from app.services.summaries import LivePair, refresh, stale
 from app.services.wording import warning_text
-from app.services.worklist import Filters, Page, StatusWord
+from app.services.worklist import Filters, Page
 from app.tables import AnalysisRow, InstanceRow, StudyRow, StudyWordRow, now
 from model.radiograph import Identity, Radiograph, read_identity, read_radiograph
 from model.radiograph.image import MAX_PIXELS
@@ -117,6 +117,12 @@ class StudyService:
             instances = [_instance_info(session, one) for one in row.instances]
             return StudyDetail(**worklist.study_info(row).model_dump(), instances=instances)
 
+    def instances(self, study_id: str) -> list[Instance]:
+        """A study's images, in the order in which they came. Raises NotFoundError `unknown_study`."""
+        with self.db.read() as session:
+            rows = sorted(_study(session, study_id).instances, key=lambda row: (row.received_at, row.id))
+            return [of_row(row) for row in rows]
+
     def info(self, study_id: str) -> StudyInfo:
         """One study as the list shows it. Raises NotFoundError `unknown_study`."""
         with self.db.read() as session:
@@ -148,13 +154,6 @@ class StudyService:
             row.claimed_by = row.claimed_at = None
             row.status = "unread" if row.status == "in_progress" else row.status
             return worklist.study_info(row)
-
-    def set_status(self, study_id: str, status: StatusWord, actor: str) -> None:
-        """What a recorded decision does: the study is read, by this person. Raises NotFoundError `unknown_study`."""
-        with self.db.write() as session:
-            row = _study(session, study_id, lock=True)
-            row.status = status
-            row.claimed_by, row.claimed_at = (None, None) if status == "unread" else (actor, now())
 
     def refresh_summaries(self, study_ids: Sequence[str]) -> None:
         """Makes the worklist's summaries of these studies anew from the stored analyses of the live pair."""

@@ -18,11 +18,12 @@ from app.inference import LAYERS
 from app.services.analyses import AnalysisService, Grids
 from app.services.errors import NotFoundError, UnavailableError
 from app.services.pixels import VIEWER_PX, Pixels, viewer_pixels
+from model import explanation
 from model.checkpoint import Checkpoint
 from model.network import stage_names
 from model.saliency import gradcam
 
-STORED_METHOD = "gradcam"
+STORED_METHOD = "grad-cam"
 _KEPT = 24  # of at most 14×112×112 floats, 0.7 MB
 _DECODED_AT_ONCE = 2  # a large radiograph takes some hundred MB while it is decoded
 
@@ -40,8 +41,21 @@ def _gradcam(checkpoint: Checkpoint, inputs: Tensor, layer: str) -> np.ndarray:
     return maps.detach().float().cpu().numpy()
 
 
+def _by(method: explanation.Method) -> Callable[[Checkpoint, Tensor, str], np.ndarray]:
+    def maps(checkpoint: Checkpoint, inputs: Tensor, layer: str) -> np.ndarray:
+        found = explanation.explain(checkpoint.network, inputs.to(checkpoint.device), method, (layer,)).maps
+        return next(iter(found.values()))[0].detach().float().cpu().numpy()
+
+    return maps
+
+
 METHODS: Mapping[str, Method] = {
     STORED_METHOD: Method("Grad-CAM", _gradcam),
+    "grad-cam++": Method("Grad-CAM++", _by(explanation.Method.GRAD_CAM_PLUS_PLUS)),
+    "layercam": Method("LayerCAM", _by(explanation.Method.LAYER_CAM)),
+    "hirescam": Method("HiResCAM", _by(explanation.Method.HI_RES_CAM)),
+    "eigencam": Method("Eigen-CAM, the same for every finding", _by(explanation.Method.EIGEN_CAM)),
+    "occlusion": Method("Occlusion, without a layer; some 20 s", _by(explanation.Method.OCCLUSION)),
 }
 
 

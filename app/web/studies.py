@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from app.actor import ActorDep
 from app.context import Services, ServicesDep
 from app.headers import picture
 from app.services.checkpoints import usable_pair
@@ -27,6 +28,7 @@ router = APIRouter(include_in_schema=False, prefix="/studies")
 def review(
     request: Request,
     services: ServicesDep,
+    actor: ActorDep,
     study: str,
     finding: Annotated[str | None, Query()] = None,
     scale: Annotated[Scale, Query()] = Scale.SHARED,
@@ -38,7 +40,17 @@ def review(
     if finding is not None and finding not in FINDINGS:
         raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
     layer, method = check_layer(layer), check_method(method)
-    context: dict[str, object] = {"instance": instance, "study": study, "waiting": "", "failure": ""}
+    panel = services.reviews.panel(instance.id, actor)
+    context: dict[str, object] = {
+        "instance": instance,
+        "siblings": services.studies.instances(instance.study_id) if instance.study_id else [],
+        "study": instance.id,
+        "waiting": "",
+        "failure": "",
+        "panel": panel,
+    }
+    if panel.locked:
+        return page(request, "pages/study.html", context)
     try:
         comparison = compare(services.analyses.analyse(instance.id, usable_pair(services.engine, pair)), pair)
         assert comparison is not None  # at least one of the pair has read it

@@ -85,7 +85,7 @@ export class Viewer {
 
   /** The maps of all panes at this stage and by this method, in place of those that are there. */
   async loadAllMaps(middle, method) {
-    const query = method === "gradcam" ? "" : `?method=${encodeURIComponent(method)}`;
+    const query = method === "grad-cam" ? "" : `?method=${encodeURIComponent(method)}`;
     const loaded = await Promise.all(
       this.data.maps.map((map) => {
         const layer = map.layer === "last" ? "last" : middle;

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
+from tests.app.browsing import ARGUMENTS
 from tests.app.conftest import png_bytes
-from tests.app.test_browser import ARGUMENTS
 
 _DROP = """(files) => {
   const carried = new DataTransfer();

@@ -16,7 +16,7 @@ from app.services.search import words_of
 from app.services.summaries import summarise
 from app.settings import Settings
 from app.tables import StudyRow, StudyWordRow
-from tests.app.conftest import started
+from tests.app.conftest import png_bytes, started
 from tests.app.test_services import PAIR, analysis
 
 STUDIES = "/api/v1/studies"
@@ -163,9 +163,12 @@ def test_what_another_claimed_stays_theirs(client: TestClient) -> None:
 
 
 def test_a_decision_makes_it_read_and_release_does_not_undo_that(client: TestClient) -> None:
-    key, services = add(client, 1), services_of(client)
-    services.studies.set_status(key, "read", "local")
-    services.studies.release(key, "local")
+    answer = client.post(STUDIES, files={"file": ("chest.png", png_bytes(1))})
+    key = answer.json()["results"][0]["study_id"]
+    analyses = services_of(client).analyses.analyse(key)
+    judged = client.post(f"/api/v1/analyses/{analyses[1].analysis_id}/reviews", json={"verdict": "agree"})
+    assert judged.status_code == 201
+    client.post(f"/studies/{key}/release")
     assert client.get(f"{STUDIES}/{key}").json()["status"] == "read"
 
 
@@ -176,8 +179,9 @@ def test_next_unread_follows_the_list_and_begins_again(client: TestClient) -> No
     assert client.get(f"/next?after={keys[4]}").headers["location"] == f"/studies/{keys[3]}"
     assert client.get(f"/next?after={keys[1]}").headers["location"] == f"/studies/{keys[4]}"
     assert client.get(f"/next?after={keys[4]}&flag=causal").headers["location"] == f"/studies/{keys[2]}"
-    for key in keys.values():
-        services_of(client).studies.set_status(key, "read", "local")
+    with services_of(client).db.write() as session:
+        for key in keys.values():
+            session.get_one(StudyRow, key).status = "read"
     assert client.get("/next?flag=causal").headers["location"] == "/?flag=causal"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import cast
 from uuid import uuid4
 
 from sqlalchemy import func, select
@@ -18,17 +18,20 @@ from app.schemas import Analysis, Review, ReviewRequest, UnaidedFinding, Unaided
 from app.services.audit import AuditService
 from app.services.chain import append, lock
 from app.services.errors import ConflictError, NotFoundError
+from app.services.instances import find_row, mark_read
 from app.services.reviews.panel import Panel, said, subjects
 from app.services.reviews.record import Entry, review_document, says_the_same, to_entry, unaided_document
 from app.services.users import Actor
-from app.tables import AnalysisRow, InstanceRow, ReadFirstRow, ReviewRow
+from app.tables import AnalysisRow, ReadFirstRow, ReviewRow
 
 Pair = Callable[[], tuple[str, str]]
-Stored = TypeVar("Stored", AnalysisRow, InstanceRow)
 
 
 class ReviewService:
-    """pair: ids of the reference and the candidate, as they are now. read_first: whether every study is locked."""
+    """A study may be named by its own id or by that of one of its instances: what is judged is an instance.
+
+    pair: ids of the reference and the candidate, as they are now. read_first: whether every study is locked.
+    """
 
     def __init__(self, db: Database, audit: AuditService, pair: Pair, read_first: bool = False) -> None:
         self.db = db
@@ -62,6 +65,7 @@ class ReviewService:
             if earlier:
                 return cast(Review, to_entry(earlier, superseded=last is not None and last.id != earlier.id)), False
             row = append(session, ReviewRow, {**document, "supersedes": last.id if last else None})
+            mark_read(session, analysis.instance_id, actor.name)
             detail = {"review": row.id, "verdict": row.verdict, "finding": document["finding"]}
             self.audit.record(session, actor, "analysis.review", analysis_id, detail)
             return cast(Review, to_entry(row)), True
@@ -69,14 +73,14 @@ class ReviewService:
     def history(self, analysis_id: str) -> list[Review]:
         """An analysis' reviews, the oldest first. Raises NotFoundError `unknown_analysis`."""
         with self.db.read() as session:
-            _require(session, AnalysisRow, analysis_id)
+            _analysis(session, analysis_id)
             query = select(ReviewRow).where(ReviewRow.analysis_id == analysis_id).order_by(ReviewRow.sequence)
             return [one for one in _entries(session.scalars(query).all()) if isinstance(one, Review)]
 
     def of_study(self, study: str) -> list[Entry]:
-        """Everything said of a study, unaided reads too, the oldest first."""
+        """Everything said of a study, unaided reads too, the oldest first. Raises NotFoundError `unknown_study`."""
         with self.db.read() as session:
-            return _of_study(session, study)
+            return _of_study(session, find_row(session, study).id)
 
     def latest(self, studies: Sequence[str]) -> dict[str, Review]:
         """The last verdict on each of these studies, where there is one: for lists."""
@@ -97,12 +101,12 @@ class ReviewService:
     def is_locked(self, study: str, actor: Actor) -> bool:
         """Whether this reader must record an unaided read before a page shows predictions of the study."""
         with self.db.read() as session:
-            return self._owes_unaided(session, study, actor)
+            return self._owes_unaided(session, find_row(session, study).id, actor)
 
     def set_read_first(self, study: str, wanted: bool, actor: Actor) -> None:
         """Asks readers of this study for an unaided read first, or no longer. Raises NotFoundError `unknown_study`."""
         with self.db.write() as session:
-            _require(session, InstanceRow, study)
+            study = find_row(session, study).id
             row = session.get(ReadFirstRow, study)
             if wanted == (row is not None):
                 return
@@ -121,7 +125,8 @@ class ReviewService:
         """
         with self.db.write() as session:
             lock(session, ReviewRow)
-            instance = _require(session, InstanceRow, study)
+            instance = find_row(session, study)
+            study = instance.id
             document = unaided_document(actor, study, instance.sha256, findings, comment)
             if not self._owes_unaided(session, study, actor):
                 last = _last_word(session, actor, study)
@@ -135,7 +140,7 @@ class ReviewService:
     def panel(self, study: str, actor: Actor) -> Panel:
         """What `_decision.html` and `_history.html` show to this reader. Raises NotFoundError `unknown_study`."""
         with self.db.read() as session:
-            _require(session, InstanceRow, study)
+            study = find_row(session, study).id
             locked = self._owes_unaided(session, study, actor)
             by_study = session.get(ReadFirstRow, study) is not None
             entries = [] if locked else _of_study(session, study)
@@ -160,16 +165,11 @@ class ReviewService:
         return session.scalars(query.limit(1)).first() is None
 
 
-def _require(session: Session, table: type[Stored], key: str) -> Stored:
-    what = "analysis" if table is AnalysisRow else "study"
-    row = session.get(table, key) if "\0" not in key else None  # PostgreSQL cannot even be asked
-    if row is None:
-        raise NotFoundError(f"unknown_{what}", f"There is no such {what} here.")
-    return row
-
-
 def _analysis(session: Session, analysis_id: str) -> Analysis:
-    return Analysis.model_validate_json(_require(session, AnalysisRow, analysis_id).document)
+    row = session.get(AnalysisRow, analysis_id) if "\0" not in analysis_id else None  # PostgreSQL cannot even be asked
+    if row is None:
+        raise NotFoundError("unknown_analysis", "There is no such analysis here.")
+    return Analysis.model_validate_json(row.document)
 
 
 def _newest(session: Session, study: str, checkpoint_id: str) -> Analysis | None:
