@@ -121,7 +121,7 @@ def test_a_page_that_waits_in_vain_stops_to_ask(settings: Settings, tmp_path: Pa
         study = client.post("/studies", files={"file": ("a.png", png_bytes())}).headers["location"]
         waited = client.get(study, headers={"HX-Request": "true", "HX-Target": "_waiting"})
         assert waited.status_code == 200 and waited.headers["hx-refresh"] == "true" and waited.text == ""
-        assert "Cannot be read" in client.get(study).text
+        assert "Not read" in client.get(study).text
 
 
 def test_a_radiograph_that_comes_while_the_server_stops_is_turned_away(
@@ -152,7 +152,7 @@ def test_without_checkpoints_the_page_says_so(settings: Settings, tmp_path: Path
         assert client.get("/readyz").json()["status"] == "no_checkpoint"
         study = client.post("/studies", files={"file": ("a.png", png_bytes())})
         assert study.status_code == 303
-        assert "Cannot be read" in client.get(study.headers["location"]).text
+        assert "Not read" in client.get(study.headers["location"]).text
         answer = client.post("/api/v1/predictions", files={"file": ("a.png", png_bytes())})
         assert answer.status_code == 503 and answer.json()["code"] == "no_checkpoint"
 
