@@ -24,7 +24,8 @@ HTMX = {"HX-Request": "true", **HTML}
 
 def read_pair(client: TestClient, seed: int = 0) -> tuple[str, list[Analysis]]:
     """A study on the worklist, and both checkpoints' analyses of it."""
-    study = client.post("/studies", files={"file": ("chest.png", png_bytes(seed))}).headers["location"].split("/")[-1]
+    (result,) = client.post("/api/v1/studies", files={"file": ("chest.png", png_bytes(seed))}).json()["results"]
+    study = result["study_id"]
     body = client.post("/api/v1/predictions", files={"file": ("chest.png", png_bytes(seed))}).json()
     return study, [Analysis.model_validate(one) for one in body["analyses"]]
 

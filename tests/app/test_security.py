@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -28,7 +30,9 @@ def test_no_inline_script_or_style_in_any_page(shared_client: TestClient) -> Non
     for path in ("/", study, "/api/docs", "/nowhere"):
         html = shared_client.get(path, headers={"Accept": "text/html"}).text
         assert "style=" not in html and "<style" not in html and "javascript:" not in html and " onclick" not in html
-        assert html.count("<script") == html.count('<script src="/static/') > 0 and "not for diagnosis" in html
+        scripts = re.findall(r"<script([^>]*)>(.*?)</script>", html, re.DOTALL)
+        assert scripts and len(scripts) == html.count("<script") and "not for diagnosis" in html
+        assert all('src="/static/' in attributes and not content for attributes, content in scripts)
 
 
 def test_unexpected_error_is_a_problem_with_the_headers(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

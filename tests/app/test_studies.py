@@ -140,3 +140,17 @@ def test_the_document_describes_studies_with_examples_that_hold(client: TestClie
     StudyList.model_validate(example(STUDIES, "get", "200"))
     StudyDetail.model_validate(example(STUDIES + "/{study_id}", "get", "200"))
     assert {"201", "409", "413", "415", "422"} <= set(paths[STUDIES]["post"]["responses"])
+
+
+def test_a_decision_makes_its_study_read_and_release_does_not_undo_that(client: TestClient) -> None:
+    """A DICOM study has an id of its own, which is not that of the instance that is judged."""
+    study_id = taken(client, "a.dcm", dicom_bytes(1))["study_id"]
+    instance = until_read(client, study_id)["instances"][0]
+    assert instance["id"] != study_id
+    judged = client.post(instance["analyses"][0]["reviews_url"], json={"verdict": "agree"})
+    assert judged.status_code == 201
+    client.post(f"/studies/{study_id}/release")
+    assert client.get(f"{STUDIES}/{study_id}").json()["status"] == "read"
+    for key in (study_id, instance["id"]):
+        assert "Agree" in client.get(f"/studies/{key}", headers={"Accept": "text/html"}).text
+        assert len(client.get(f"/studies/{key}/export.json").json()["entries"]) == 1

@@ -16,7 +16,7 @@ from app.services.search import words_of
 from app.services.summaries import summarise
 from app.settings import Settings
 from app.tables import StudyRow, StudyWordRow
-from tests.app.conftest import png_bytes, started
+from tests.app.conftest import started
 from tests.app.test_services import PAIR, analysis
 
 STUDIES = "/api/v1/studies"
@@ -160,16 +160,6 @@ def test_what_another_claimed_stays_theirs(client: TestClient) -> None:
         assert answer.status_code == 409 and answer.json()["code"] == "claimed_by_other" and "ada" in answer.text
     assert client.get(f"{STUDIES}/{key}").json()["claimed_by"] == "ada"
     assert client.post(f"/studies/{'0' * 32}/claim").status_code == 404
-
-
-def test_a_decision_makes_it_read_and_release_does_not_undo_that(client: TestClient) -> None:
-    answer = client.post(STUDIES, files={"file": ("chest.png", png_bytes(1))})
-    key = answer.json()["results"][0]["study_id"]
-    analyses = services_of(client).analyses.analyse(key)
-    judged = client.post(f"/api/v1/analyses/{analyses[1].analysis_id}/reviews", json={"verdict": "agree"})
-    assert judged.status_code == 201
-    client.post(f"/studies/{key}/release")
-    assert client.get(f"{STUDIES}/{key}").json()["status"] == "read"
 
 
 def test_next_unread_follows_the_list_and_begins_again(client: TestClient) -> None:
