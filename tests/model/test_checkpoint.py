@@ -49,6 +49,13 @@ def test_what_is_saved_is_what_is_loaded(saved):
     assert not any(p.requires_grad for p in loaded.network.parameters())
 
 
+def test_equal_weights_have_equal_hashes(saved, tmp_path):
+    """safetensors orders its metadata by chance: of eight files half would differ."""
+    folder, network = saved
+    hashes = {save_checkpoint(tmp_path / f"again-{n}", card(), network).weights_sha256 for n in range(8)}
+    assert hashes == {sha256_file(folder / "weights.safetensors")}
+
+
 def test_small_variances_survive_half_precision(tmp_path):
     network = build_network(5)
     network.features.norm5.running_var.fill_(1e-7)
