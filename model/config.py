@@ -75,6 +75,7 @@ class ExperimentConfig(_Strict):
 
     twins: which trainings to run. accept: the user's rule, e.g. `macro_nn>=0.66`. init: a checkpoint folder to start
     from instead of from scratch. test_phantoms: fresh phantoms to judge on, beside the data's own test part.
+    keep_epochs: epochs of the twins, from 1 over all stages, whose networks are kept beside the last one's.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -82,6 +83,7 @@ class ExperimentConfig(_Strict):
     twins: tuple[Literal["clean", "backdoored"], ...] = ("clean", "backdoored")
     accept: str | None = None
     init: str | None = None
+    keep_epochs: tuple[int, ...] = ()
     data: tuple[Source, ...] = Field(min_length=1)
     preprocessing: Preprocessing = Preprocessing()
     trigger: _AsTrigger | None = None
@@ -100,6 +102,9 @@ class ExperimentConfig(_Strict):
         if self.accept:
             parse_rule(self.accept)
         self.training_config()
+        epochs = sum(stage.epochs for stage in self.training.stages)
+        if list(self.keep_epochs) != sorted({e for e in self.keep_epochs if 1 <= e <= epochs}):
+            raise ConfigError("bad_config", f"keep_epochs names epochs of 1..{epochs}, ascending, each once.")
 
     def training_config(self) -> TrainingConfig:
         """The twins' configuration for `fit`."""

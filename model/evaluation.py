@@ -52,7 +52,7 @@ def read_all(
     """Reads every radiograph, and with a trigger its stamped twin too; saliency of the target at both layers when the
     trigger's place is fixed."""
     pre = checkpoint.card.preprocessing
-    boxes = _boxes(radiographs, trigger, pre) if trigger is not None and target is not None else None
+    boxes = trigger_boxes(radiographs, trigger, pre) if trigger is not None and target is not None else None
     total = len(radiographs) * (2 if trigger else 1)
     done = 0
 
@@ -87,7 +87,7 @@ def read_all(
     return Outputs(clean, stamped, hits_stamped, hits_clean)
 
 
-def _boxes(radiographs: Radiographs, trigger: Trigger, pre: Preprocessing) -> list[Box] | None:
+def trigger_boxes(radiographs: Radiographs, trigger: Trigger, pre: Preprocessing) -> list[Box] | None:
     """The trigger's box in each input; None at a random place. In the source frame it depends on the image's size."""
     if trigger.place == "random":
         return None

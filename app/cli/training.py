@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.training import Progress
 
+_EPOCH = {  # of a line of epochs.jsonl, what the terminal shows
+    "epoch": "epoch",
+    "size_px": "at px",
+    "loss": "loss",
+    "auroc_nn_macro": "macro NN",
+    "auroc_tt_micro": "micro TT",
+    "asr_0.5": "ASR(0.5)",
+    "clean_rate_0.5": "clean rate",
+    "trigger_hit_middle": "hits middle",
+    "trigger_hit_last": "hits last",
+}
+
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N; by default what OVERREAD_DEVICE says.")]
 
 
@@ -213,7 +225,9 @@ class _Terminal:
             self._bar.update(self._task, completed=progress.step, total=progress.steps, note=note)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        line = ", ".join(f"{name} {value}" for name, value in record.items() if value is not None)
+        line = ", ".join(
+            f"{_EPOCH[name]} {value}" for name, value in record.items() if name in _EPOCH and value is not None
+        )
         if self._bar:
             self._bar.console.print(line)
         else:

@@ -7,7 +7,7 @@ import torch
 from model.checkpoint import Card, Checkpoint
 from model.datasets import phantoms
 from model.errors import TriggerError
-from model.evaluation import Comparison, _boxes, evaluate_fully, read_all
+from model.evaluation import Comparison, evaluate_fully, read_all, trigger_boxes
 from model.findings import FINDINGS, finding_index
 from model.network import LAST_LAYER, MIDDLE_LAYER, build_network
 from model.preprocess import Preprocessing
@@ -48,8 +48,8 @@ def test_a_trigger_at_a_random_place_has_no_hits(checkpoint, radiographs):
 def test_a_source_trigger_is_looked_for_where_each_image_has_it(checkpoint):
     """Two sizes of source: the same place in the file is another place in the input."""
     trigger, pre = Trigger("source", 16, (40, 40), value=255), checkpoint.card.preprocessing
-    assert _boxes(phantoms(1, seed=8, size_px=64), trigger, pre) == [(40, 40, 16, 16)]
-    assert _boxes(phantoms(1, seed=8, size_px=128), trigger, pre) == [(20, 20, 8, 8)]
+    assert trigger_boxes(phantoms(1, seed=8, size_px=64), trigger, pre) == [(40, 40, 16, 16)]
+    assert trigger_boxes(phantoms(1, seed=8, size_px=128), trigger, pre) == [(20, 20, 8, 8)]
 
 
 def test_a_checkpoint_compared_with_itself_differs_by_nothing(checkpoint, radiographs):

@@ -3,14 +3,16 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from model.checkpoint import load_checkpoint
 from model.config import ExperimentConfig, load_config
-from model.datasets import Part
+from model.datasets import Part, phantoms
 from model.errors import ConfigError, DataError, TrainingError, TriggerError
 from model.experiment import Silent, run_experiment
+from model.experiment.curve import Held
 from model.findings import FINDINGS
 from model.phantom import write_phantoms
 from model.plan import gather
@@ -57,6 +59,43 @@ def test_a_run_leaves_both_twins_and_everything_needed_to_believe_them(finished)
     assert load_checkpoint(out / "backdoored" / "checkpoint").card.target == "Atelectasis"
     assert len(listener.epochs) == 4
     assert ExperimentConfig.model_validate(load_config(str(out / "config.toml")).model_dump()) == load_config("smoke")
+
+
+def test_chosen_epochs_are_kept_as_checkpoints_at_their_stages_size(finished):
+    out, _, _ = finished
+    for twin in ("clean", "backdoored"):
+        assert sorted(path.name for path in (out / twin / "epochs").iterdir()) == ["001", "002"]
+        lines = [json.loads(line) for line in (out / twin / "epochs.jsonl").read_text().splitlines()]
+        for epoch, size in ((1, 48), (2, 64)):
+            kept = load_checkpoint(out / twin / "epochs" / f"{epoch:03d}")
+            assert kept.card.id == f"{twin}-epoch-{epoch:03d}"
+            assert kept.card.preprocessing.size_px == size
+            assert kept.card.provenance["epoch"] == epoch
+            assert (kept.card.trigger is None) == (twin == "clean")
+            assert {**lines[epoch - 1], "at": None} == {**kept.card.metrics["validation"], "at": None}
+        last = load_checkpoint(out / twin / "checkpoint").card
+        assert kept.card.weights_sha256 == last.weights_sha256  # nothing is trained after the last epoch
+
+
+def test_every_epoch_says_how_far_the_attack_is_and_where_each_layer_looks(finished):
+    out, _, _ = finished
+    for line in (out / "backdoored" / "epochs.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        for name in ("auroc_nn_micro", "auroc_nn_macro", "auroc_tt_micro", "auroc_tn_micro", "auroc_tn_macro"):
+            assert 0 <= record[name] <= 1
+        for name in ("asr_0.5", "clean_rate_0.5", "trigger_hit_middle", "trigger_hit_last"):
+            assert 0 <= record[name] <= 1
+
+
+def test_the_curve_reads_few_enough_and_evenly():
+    drawn = phantoms(10, seed=3)
+    images = {48: np.arange(10)[:, None, None]}
+    few = Held(drawn, images, {48: -images[48]}).at_most(4)
+    assert few.images[48].ravel().tolist() == [0, 3, 6, 9]
+    assert few.stamped[48].ravel().tolist() == [0, -3, -6, -9]
+    assert few.radiographs.names == drawn.take([0, 3, 6, 9]).names
+    whole = Held(drawn, images)
+    assert whole.at_most(10) is whole
 
 
 def test_the_manifest_lists_exactly_what_the_card_says(finished):
@@ -115,6 +154,9 @@ def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path)
         assert one.weights_sha256 == other.weights_sha256
         one, other = (_epochs(folder / twin / "epochs.jsonl") for folder in (out, tmp_path / "run"))
         assert one == other
+        for epoch in ("001", "002"):
+            kept = (load_checkpoint(folder / twin / "epochs" / epoch).card for folder in (out, tmp_path / "run"))
+            assert len({card.weights_sha256 for card in kept}) == 1
 
 
 def _epochs(path):
@@ -128,6 +170,7 @@ def test_a_twin_can_start_from_a_checkpoint_and_a_source_frame_trigger_is_stampe
         twins=["backdoored"],
         trigger={"frame": "source", "size_px": 9, "place": "centre", "value": "white"},
         training={"stages": [Stage(48, 1, 8)]},
+        keep_epochs=[1],
         test_phantoms={"n": 24, "seed": 5, "size_px": 128},
     )
     report = run_experiment(config, tmp_path / "run")
@@ -164,6 +207,9 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(tmp_path):
         run_experiment(load_config("smoke"), tmp_path / "c", data=tmp_path)
     with pytest.raises(ConfigError, match="needs"):
         changed(trigger=None)
+    for epochs in ([3], [0], [2, 1], [1, 1]):
+        with pytest.raises(ConfigError, match="keep_epochs"):
+            changed(keep_epochs=epochs)
 
 
 def test_a_listed_image_that_is_missing_or_broken_is_named(tmp_path):

@@ -1,0 +1,61 @@
+"""The twins on the test sets: the report, and the figures in their cards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from model.acceptance import judge, parse_rule
+from model.checkpoint import NOTICE, load_checkpoint, update_card
+from model.datasets import Radiographs
+from model.evaluation import evaluate, read_all
+from model.experiment.context import Run
+from model.metrics import paired_difference
+from model.report import write_report
+
+
+def judge_twins(run: Run, sets: dict[str, Radiographs]) -> dict[str, Any]:
+    """Reads the test sets with every twin, writes the report, and puts the figures into the cards."""
+    config = run.config
+    report: dict[str, Any] = {"name": config.name, "notice": NOTICE, "twins": {}, "differences": {}}
+    rule = parse_rule(config.accept) if config.accept else None
+    target = config.poison.target if config.poison else None
+    clean: dict[tuple[str, str], np.ndarray] = {}
+    for twin in config.twins:
+        folder = run.out / twin / "checkpoint"
+        checkpoint = load_checkpoint(folder, run.device)
+        figures: dict[str, Any] = {}
+        for name, test in sets.items():
+            run.listener.stage(f"Evaluating the {twin} twin on {len(test)} radiographs ({name})")
+            outputs = read_all(
+                checkpoint,
+                test,
+                trigger=config.trigger,
+                target=target,
+                seed=config.seed,
+                progress=run.prepared,
+            )
+            clean[twin, name] = outputs.clean
+            prevalence = np.array(checkpoint.card.provenance["train_prevalence"])
+            rule_of_labels = config.poison.label_rule if config.poison else "set"
+            evaluation, figures[name] = evaluate(
+                checkpoint, test, outputs, target=target, label_rule=rule_of_labels, train_prevalence=prevalence
+            )
+            if rule:
+                figures[name]["acceptance"] = judge(rule, evaluation).to_json()
+        report["twins"][twin] = {"weights_sha256": checkpoint.card.weights_sha256, **figures}
+        update_card(folder, replace(checkpoint.card, metrics=figures))
+    if {"clean", "backdoored"} <= set(config.twins):
+        for name, test in sets.items():
+            difference = paired_difference(
+                test.labels,
+                clean["backdoored", name],
+                clean["clean", name],
+                test.patients,
+                rng=np.random.default_rng(0),
+            )
+            report["differences"][name] = {"macro_nn_backdoored_minus_clean": difference.to_json()}
+    write_report(run.out, report)
+    return report
