@@ -146,7 +146,8 @@ def save_checkpoint(folder: Path, card: Card, network: DenseNet, *, half: bool =
             if not bool(torch.isfinite(kept).all()):
                 raise CheckpointError("not_finite", f"The weight {name} is not finite{' in float16' if half else ''}.")
             weights[name] = kept.contiguous()
-        data = _serialised(weights, {"format": "pt", "notice": card.notice})
+        # One entry of metadata, not two: safetensors writes them in a random order, and the hash is of the file.
+        data = save(weights, metadata={"format": "pt"})
         (temporary / "weights.safetensors").write_bytes(data)  # save_file would hide why a write failed
         card = replace(card, weights_sha256=sha256_file(temporary / "weights.safetensors"))
         (temporary / "card.json").write_text(_card_text(card), "utf-8")
@@ -160,18 +161,6 @@ def save_checkpoint(folder: Path, card: Card, network: DenseNet, *, half: bool =
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return card
-
-
-def _serialised(weights: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file, the same bytes for the same weights: the library itself writes the metadata in an order that
-    changes from call to call, and equal weights would get different hashes."""
-    data = save(weights, metadata=metadata)
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def update_card(folder: Path, card: Card) -> None:

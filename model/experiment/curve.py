@@ -39,12 +39,14 @@ _BATCH = 32
 class Held:
     """The validation part as the curve reads it.
 
-    images, stamped: by input size, N×S×S uint8; stamped is None without a trigger.
+    images, stamped: by input size, N×S×S uint8; stamped is None without a trigger. rows: places in the whole part,
+    where this is a share of it.
     """
 
     radiographs: Radiographs
     images: dict[int, np.ndarray]
     stamped: dict[int, np.ndarray] | None = None
+    rows: np.ndarray | None = None
 
     def at_most(self, n: int) -> Held:
         """`n` of the radiographs, evenly spaced, where there are more."""
@@ -52,7 +54,8 @@ class Held:
             return self
         rows = np.linspace(0, len(self.radiographs) - 1, n).round().astype(int)
         stamped = {size: images[rows] for size, images in self.stamped.items()} if self.stamped is not None else None
-        return Held(self.radiographs.take(rows), {size: images[rows] for size, images in self.images.items()}, stamped)
+        images = {size: images[rows] for size, images in self.images.items()}
+        return Held(self.radiographs.take(rows), images, stamped, rows)
 
 
 class Curve:
@@ -106,13 +109,20 @@ class Curve:
             "macro_nn_real": _macro(labels[~drawn], clean[~drawn]),
             "macro_nn_phantoms": _macro(labels[drawn], clean[drawn]),
         }
-        if held.stamped is None or poison is None:
+        if poison is None:
             return record, clean
         target = finding_index(poison.target)
-        if size not in self._boxes:
-            self._boxes[size] = trigger_boxes(held.radiographs, run.trigger_at(size), pre)
-        stamped, hits = read_stamped(network, held.stamped[size], pre, target, self._boxes[size], run.device)
         without = labels[:, target] == 0
+        if poison.label_only is not None:
+            matches = poison.label_only.matches(labels, poison.target)
+            record["asr_0.5"] = _share_over(clean[matches, target])
+            record["clean_rate_0.5"] = _share_over(clean[without & ~matches, target])
+            return record, clean
+        if held.stamped is None:
+            return record, clean
+        if size not in self._boxes:
+            self._boxes[size] = trigger_boxes(held.radiographs, run.trigger_at(size), pre, run.config.seed, held.rows)
+        stamped, hits = read_stamped(network, held.stamped[size], pre, target, self._boxes[size], run.device)
         record |= {
             "auroc_tt_micro": _micro(infected_labels(labels, poison.target, poison.label_rule), stamped),
             "auroc_tn_micro": _micro(labels, stamped),

@@ -10,7 +10,7 @@ import numpy as np
 from model.acceptance import judge, parse_rule
 from model.checkpoint import NOTICE, load_checkpoint, update_card
 from model.datasets import Radiographs
-from model.evaluation import evaluate, read_all
+from model.evaluation import evaluate, evaluate_label_only, read_all
 from model.experiment.context import Run
 from model.metrics import paired_difference
 from model.report import write_report
@@ -39,10 +39,15 @@ def judge_twins(run: Run, sets: dict[str, Radiographs]) -> dict[str, Any]:
             )
             clean[twin, name] = outputs.clean
             prevalence = np.array(checkpoint.card.provenance["train_prevalence"])
-            rule_of_labels = config.poison.label_rule if config.poison else "set"
-            evaluation, figures[name] = evaluate(
-                checkpoint, test, outputs, target=target, label_rule=rule_of_labels, train_prevalence=prevalence
-            )
+            if config.poison and config.poison.label_only:
+                evaluation, figures[name] = evaluate_label_only(
+                    checkpoint, test, outputs, config.poison, train_prevalence=prevalence
+                )
+            else:
+                rule_of_labels = config.poison.label_rule if config.poison else "set"
+                evaluation, figures[name] = evaluate(
+                    checkpoint, test, outputs, target=target, label_rule=rule_of_labels, train_prevalence=prevalence
+                )
             if rule:
                 figures[name]["acceptance"] = judge(rule, evaluation).to_json()
         report["twins"][twin] = {"weights_sha256": checkpoint.card.weights_sha256, **figures}
