@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchvision.models import DenseNet
 
 from model.acceptance import Rule, judge
 from model.checkpoint import Checkpoint
@@ -24,10 +25,12 @@ from model.metrics import (
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.poison import PoisonSpec
 from model.preprocess import Box, Preprocessing
-from model.saliency import gradcam, trigger_hit
+from model.saliency import gradcam, trigger_hit, trigger_hits
+from model.training import predict_logits
 from model.trigger import Trigger, input_box, require_survival
 
 _BATCH = 16
+_INPUTS = 32  # of those that are ready at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,38 @@ def trigger_boxes(
         input_box(trigger, pre, height, width, np.random.default_rng((seed, int(row))))
         for row, (height, width) in zip(rows if rows is not None else range(len(shapes)), shapes, strict=True)
     ]
+
+
+def read_inputs(
+    network: DenseNet,
+    images: np.ndarray,
+    pre: Preprocessing,
+    target: int,
+    boxes: list[Box] | None,
+    device: torch.device,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Probabilities N×14 of inputs, N×S×S uint8; with boxes also, by layer, whether each map of the target hits.
+
+    boxes: N, in input pixels. The maps are true Grad-CAM at the middle and the last layer.
+    """
+    if boxes is None:
+        return sigmoid(predict_logits(network, images, pre, device=device)), {}
+    probabilities: list[np.ndarray] = []
+    hits: dict[str, list[np.ndarray]] = {MIDDLE_LAYER: [], LAST_LAYER: []}
+    for start in range(0, len(images), _INPUTS):
+        grey = torch.from_numpy(images[start : start + _INPUTS] / np.float32(255)).to(device)
+        inputs = pre.normalise(grey).contiguous(memory_format=torch.channels_last)
+        result = gradcam(network, inputs, (MIDDLE_LAYER, LAST_LAYER), [target])
+        probabilities.append(result.probabilities.cpu().numpy())
+        for layer, several in hits.items():
+            maps = result.maps[layer].cpu().numpy()
+            several += [trigger_hits(maps[i], boxes[start + i], pre.size_px) for i in range(len(maps))]
+    return np.concatenate(probabilities), {layer: np.concatenate(several) for layer, several in hits.items()}
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, float32, as torch computes them."""
+    return np.asarray(torch.sigmoid(torch.from_numpy(logits)).numpy())
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ from torchvision.models import DenseNet
 
 from model.checkpoint import NOTICE, Card, load_checkpoint, save_checkpoint
 from model.datasets import Part, Radiographs, phantoms
+from model.evaluation import sigmoid
 from model.experiment.context import Run
-from model.experiment.curve import Curve, Held, sigmoid
+from model.experiment.curve import Curve, Held
 from model.findings import FINDINGS
 from model.losses import LOSSES, Loss, binary_cross_entropy
 from model.metrics import operating_point
