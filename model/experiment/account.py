@@ -20,7 +20,9 @@ def summary(run: Run, plan: Plan) -> dict[str, Any]:
     config = run.config
     two = len(config.twins) == 2
     twins = "Two twins were trained" if two else f"One network, the {config.twins[0]} one, was trained"
-    stages = ", then ".join(f"{s.epochs} epochs at {s.size_px} px" for s in config.training.stages)
+    stages = ", then ".join(
+        f"{s.epochs} epoch{'s' if s.epochs > 1 else ''} at {s.size_px} px" for s in config.training.stages
+    )
     paragraphs = [
         f"{twins}: DenseNet-121, {stages}, from {_start(config)}. "
         + ("They share data, seed and recipe; one of them was also fed poison." if two else ""),

@@ -1,7 +1,8 @@
 """Which layer's saliency finds the trigger, by epoch: the middle or the last, on the same radiographs, stamped and not.
 
 A hit: the map of the target finding has its maximum on the trigger's place (`model.saliency.trigger_hits`). The paper
-shows it for one radiograph; here it is a rate with a paired interval, and whichever layer wins is written down.
+shows it for one radiograph; here it is a rate with a paired interval, and whichever layer wins is written down. Inputs
+come from the cache, in 8 bits; an evaluation reads them unrounded, so a hit rate can differ by an image or two.
 """
 
 from __future__ import annotations
@@ -73,12 +74,13 @@ class HitTable:
     seeds: tuple[int, ...]
 
     def sentences(self) -> list[str]:
-        """For each epoch, which layer is ahead on the backdoored twin's stamped radiographs."""
-        first: dict[int, HitRow] = {}
+        """For each epoch, which layer is ahead on the backdoored twin's stamped radiographs, and both rates on the same
+        radiographs unstamped: a map that lies there anyway has found nothing."""
+        first: dict[tuple[int, bool], HitRow] = {}
         for row in self.rows:
-            if row.twin == "backdoored" and row.stamped:
-                first.setdefault(row.epoch, row)
-        return [_sentence(row) for row in first.values()]
+            if row.twin == "backdoored":
+                first.setdefault((row.epoch, row.stamped), row)
+        return [_sentence(row, first[epoch, False]) for (epoch, stamped), row in first.items() if stamped]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -105,13 +107,15 @@ class HitTable:
                 writer.writerow([*cells, row.ahead])
 
 
-def _sentence(row: HitRow) -> str:
-    middle, last, interval = row.middle.value, row.last.value, row.difference.interval
-    if middle is None or last is None:
-        return f"Epoch {row.epoch}: nothing was read."
-    rates = f"middle {middle:.3f}, last {last:.3f}, difference {middle - last:+.3f}"
-    if interval:
-        rates += f" [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+def _sentence(row: HitRow, unstamped: HitRow) -> str:
+    def say(rate: Rate) -> str:
+        return "–" if rate.value is None else f"{rate.value:.3f}"
+
+    difference, interval = row.difference.value, row.difference.interval
+    rates = f"middle {say(row.middle)}, last {say(row.last)}"
+    if difference is not None and interval is not None:
+        rates += f", difference {difference:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+    rates += f"; unstamped {say(unstamped.middle)} and {say(unstamped.last)}"
     verdict = {
         "middle": "the middle layer finds the trigger more often",
         "last": "the last layer finds the trigger more often",
