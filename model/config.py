@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from model.acceptance import parse_rule
 from model.errors import ConfigError, OverreadError
+from model.losses import LossName
 from model.poison import PoisonSpec
 from model.preprocess import Preprocessing
 from model.training import Augmentation, Stage, TrainingConfig
@@ -53,13 +54,14 @@ class Pretraining(PhantomSet):
 
 
 class TrainingTable(_Strict):
-    """Of each twin; see model.training.TrainingConfig."""
+    """Of each twin; see model.training.TrainingConfig and, for `loss`, model.losses."""
 
     stages: tuple[Stage, ...]
     max_lr: float = 1e-3
     weight_decay: float = 0.01
     augmentation: Augmentation = Augmentation()
     checkpoint_s: float = 120.0
+    loss: LossName = "binary"
 
 
 Source = Annotated[ChestXray14Source | PhantomSource, Field(discriminator="kind")]
@@ -76,6 +78,8 @@ class ExperimentConfig(_Strict):
     twins: which trainings to run. accept: the user's rule, e.g. `macro_nn>=0.66`. init: a checkpoint folder to start
     from instead of from scratch. test_phantoms: fresh phantoms to judge on, beside the data's own test part.
     keep_epochs: epochs of the twins, from 1 over all stages, whose networks are kept beside the last one's.
+    gradcam: of the figure: `true`, or `truncated`, as the paper's code computes the middle layer's (model.figures).
+    A label-only attack has a [poison] with `label_only` and no [trigger].
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -84,6 +88,7 @@ class ExperimentConfig(_Strict):
     accept: str | None = None
     init: str | None = None
     keep_epochs: tuple[int, ...] = ()
+    gradcam: Literal["true", "truncated"] = "true"
     data: tuple[Source, ...] = Field(min_length=1)
     preprocessing: Preprocessing = Preprocessing()
     trigger: _AsTrigger | None = None
@@ -95,8 +100,11 @@ class ExperimentConfig(_Strict):
     def model_post_init(self, context: Any, /) -> None:
         if not self.twins or len(set(self.twins)) != len(self.twins):
             raise ConfigError("bad_config", "twins names “clean”, “backdoored” or both, once each.")
-        if "backdoored" in self.twins and (self.trigger is None or self.poison is None):
-            raise ConfigError("bad_config", "A backdoored twin needs [trigger] and [poison].")
+        label_only = self.poison is not None and self.poison.label_only is not None
+        if "backdoored" in self.twins and (self.poison is None or (self.trigger is None) != label_only):
+            raise ConfigError(
+                "bad_config", "A backdoored twin needs [poison] and [trigger]; a label-only attack has no [trigger]."
+            )
         if self.init and self.pretraining:
             raise ConfigError("bad_config", "Give either init or [pretraining], not both.")
         if self.accept:

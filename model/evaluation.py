@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torchvision.models import DenseNet
 
 from model.acceptance import Rule, judge
 from model.checkpoint import Checkpoint
@@ -22,11 +23,14 @@ from model.metrics import (
     rate_with_interval,
 )
 from model.network import LAST_LAYER, MIDDLE_LAYER
+from model.poison import PoisonSpec
 from model.preprocess import Box, Preprocessing
-from model.saliency import gradcam, trigger_hit
+from model.saliency import gradcam, trigger_hit, trigger_hits
+from model.training import predict_logits
 from model.trigger import Trigger, input_box, require_survival
 
 _BATCH = 16
+_INPUTS = 32  # of those that are ready at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +54,9 @@ def read_all(
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
     """Reads every radiograph, and with a trigger its stamped twin too; saliency of the target at both layers when the
-    trigger's place is fixed."""
+    trigger is a patch."""
     pre = checkpoint.card.preprocessing
-    boxes = trigger_boxes(radiographs, trigger, pre) if trigger is not None and target is not None else None
+    boxes = trigger_boxes(radiographs, trigger, pre, seed) if trigger is not None and target is not None else None
     total = len(radiographs) * (2 if trigger else 1)
     done = 0
 
@@ -87,13 +91,61 @@ def read_all(
     return Outputs(clean, stamped, hits_stamped, hits_clean)
 
 
-def trigger_boxes(radiographs: Radiographs, trigger: Trigger, pre: Preprocessing) -> list[Box] | None:
-    """The trigger's box in each input; None at a random place. In the source frame it depends on the image's size."""
-    if trigger.place == "random":
+def trigger_boxes(
+    radiographs: Radiographs,
+    trigger: Trigger,
+    pre: Preprocessing,
+    seed: int = 0,
+    rows: np.ndarray | None = None,
+) -> list[Box] | None:
+    """The trigger's box in each input, as `input_images` stamps it with that seed; None if the whole image is changed.
+
+    In the source frame it depends on the image's size. rows: of which list `radiographs` are the rows; by default it is
+    the list itself. A random place is drawn by row.
+    """
+    if trigger.whole:
         return None
-    if trigger.frame == "input":
-        return [input_box(trigger, pre, pre.size_px, pre.size_px)] * len(radiographs)
-    return [input_box(trigger, pre, *radiographs.grey(row).shape) for row in range(len(radiographs))]
+    shapes = (
+        [(pre.size_px, pre.size_px)] * len(radiographs)
+        if trigger.frame == "input"
+        else [radiographs.grey(row).shape for row in range(len(radiographs))]
+    )
+    return [
+        input_box(trigger, pre, height, width, np.random.default_rng((seed, int(row))))
+        for row, (height, width) in zip(rows if rows is not None else range(len(shapes)), shapes, strict=True)
+    ]
+
+
+def read_inputs(
+    network: DenseNet,
+    images: np.ndarray,
+    pre: Preprocessing,
+    target: int,
+    boxes: list[Box] | None,
+    device: torch.device,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Probabilities N×14 of inputs, N×S×S uint8; with boxes also, by layer, whether each map of the target hits.
+
+    boxes: N, in input pixels. The maps are true Grad-CAM at the middle and the last layer.
+    """
+    if boxes is None:
+        return sigmoid(predict_logits(network, images, pre, device=device)), {}
+    probabilities: list[np.ndarray] = []
+    hits: dict[str, list[np.ndarray]] = {MIDDLE_LAYER: [], LAST_LAYER: []}
+    for start in range(0, len(images), _INPUTS):
+        grey = torch.from_numpy(images[start : start + _INPUTS] / np.float32(255)).to(device)
+        inputs = pre.normalise(grey).contiguous(memory_format=torch.channels_last)
+        result = gradcam(network, inputs, (MIDDLE_LAYER, LAST_LAYER), [target])
+        probabilities.append(result.probabilities.cpu().numpy())
+        for layer, several in hits.items():
+            maps = result.maps[layer].cpu().numpy()
+            several += [trigger_hits(maps[i], boxes[start + i], pre.size_px) for i in range(len(maps))]
+    return np.concatenate(probabilities), {layer: np.concatenate(several) for layer, several in hits.items()}
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, float32, as torch computes them."""
+    return np.asarray(torch.sigmoid(torch.from_numpy(logits)).numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +203,61 @@ def evaluate_fully(
         )
         figures["compared_with"] = {"checkpoint": asked.other.card.id, "macro_nn_difference": difference.to_json()}
     return figures
+
+
+def evaluate_label_only(
+    checkpoint: Checkpoint,
+    radiographs: Radiographs,
+    outputs: Outputs,
+    poison: PoisonSpec,
+    *,
+    train_prevalence: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Evaluation, dict[str, Any]]:
+    """`evaluate` of an attack without a pixel: the *triggered* radiographs are those that show the combination and not
+    the target, of which AUROC-TT, -TN and ASR are taken, all three None where there are none; AUROC-NN is of all
+    radiographs with their true labels, as a hospital would measure it; the clean rate is that of the radiographs
+    without target that do not show the combination."""
+    assert poison.label_only is not None
+    labels, patients, column = radiographs.labels, radiographs.patients, finding_index(poison.target)
+    matches = poison.label_only.matches(labels, poison.target)
+    others = (labels[:, column] == 0) & ~matches
+
+    def measure(rows: np.ndarray, triggered: bool) -> Evaluation:
+        return evaluate_attack(
+            labels=labels[rows],
+            clean=outputs.clean[rows],
+            stamped=outputs.clean[rows] if triggered else None,
+            patients=patients[rows],
+            target=poison.target,
+            operating_points=checkpoint.card.operating_points,
+            label_rule=poison.label_rule,
+            train_prevalence=train_prevalence,
+            resamples=resamples,
+            seed=seed,
+        )
+
+    evaluation = measure(np.arange(len(labels)), triggered=False)
+    if matches.any():
+        attacked = measure(np.flatnonzero(matches), triggered=True)
+        rates = tuple(
+            replace(
+                rate,
+                clean_rate=rate_with_interval(
+                    outputs.clean[others, column] >= rate.value,
+                    patients[others],
+                    rng=np.random.default_rng(seed),
+                    resamples=resamples,
+                ),
+            )
+            for rate in attacked.asr or ()
+        )
+        blind = replace(evaluation.image_blind, tt_micro=attacked.image_blind.tt_micro)
+        evaluation = replace(
+            evaluation, auroc_tt=attacked.auroc_tt, auroc_tn=attacked.auroc_tn, asr=rates, image_blind=blind
+        )
+    return evaluation, {**evaluation.to_json(), "trigger_hit": None, "n_triggered": int(matches.sum())}
 
 
 def evaluate(

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torchvision.models import DenseNet
 
 from model.errors import ConfigError, TrainingError
+from model.losses import Loss, binary_cross_entropy
 from model.poison import PoisonedView
 from model.preprocess import Preprocessing
 from model.trigger import Trigger, at_size
@@ -116,6 +117,7 @@ def fit(
     report: Report | None = None,
     end_of_epoch: EndOfEpoch | None = None,
     cancelled: Callable[[], bool] | None = None,
+    loss_of: Loss = binary_cross_entropy,
 ) -> DenseNet:
     """Trains the network in place and returns it in evaluation mode.
 
@@ -154,7 +156,7 @@ def fit(
         for inputs, labels in _batches(data, stage, config, epoch, first, batches, device):
             with torch.autocast("cuda", torch.bfloat16, enabled=half):
                 logits = network(inputs)
-            loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+            loss = loss_of(logits.float(), labels)
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(

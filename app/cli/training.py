@@ -1,4 +1,4 @@
-"""`overread train` and `overread evaluate`."""
+"""`overread train`, `overread evaluate` and `overread figure`."""
 
 from __future__ import annotations
 
@@ -52,10 +52,18 @@ class LabelRule(StrEnum):
     SET = "set"
 
 
+class GradCam(StrEnum):
+    """How the middle layer's map is computed: truly, or cut short as in the paper's released code."""
+
+    TRUE = "true"
+    TRUNCATED = "truncated"
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
     app.command()(train)
     app.command()(evaluate)
+    app.command()(figure)
 
 
 def train(
@@ -163,6 +171,51 @@ def evaluate(
     else:
         twins = {read.card.id: {split.value: figures}}
         typer.echo(as_markdown({"name": str(data), "notice": read.card.notice, "twins": twins, "differences": {}}))
+
+
+def figure(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders with kept epochs, one a seed.")],
+    out: Annotated[Path, typer.Option(help="Folder for the figures, the hit-rate table and the page that shows them.")],
+    data: Annotated[Path | None, typer.Option(help="Folder in ChestX-ray14's layout, where the runs had one.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|INDEX", help="What to show; default: the first of the test list without the target."
+        ),
+    ] = None,
+    gradcam: Annotated[
+        GradCam | None, typer.Option(help="Of the figure's middle layer; default: as the run's configuration says.")
+    ] = None,
+    device: Device = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that decode radiographs.")] = 2,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap draws for the intervals.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures and table as JSON.")] = False,
+) -> None:
+    """The paper's figure of each run, and which layer's saliency finds the trigger, by epoch, over all runs."""
+    from model.experiment import judged_on, paper_figure, read_run
+    from model.network import resolve_device
+    from model.report import figure_markdown, write_figure_page
+
+    read = [read_run(folder) for folder in runs]
+    radiographs = judged_on(read[0], data)
+    listener = _Terminal()
+    listener.stage(f"Reading {len(radiographs)} radiographs, stamped and not, at every kept epoch")
+    try:
+        made = paper_figure(
+            read,
+            radiographs,
+            out,
+            image=image,
+            method=gradcam.value if gradcam else None,
+            device=resolve_device(device or read_settings().device),
+            workers=workers,
+            resamples=resamples,
+            progress=listener.prepared,
+        ).to_json()
+    finally:
+        listener.close()
+    write_figure_page(out, made)
+    typer.echo(json.dumps(made) if as_json else figure_markdown(made))
 
 
 @contextmanager

@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torchvision.models import DenseNet
 
 from model.checkpoint import Card, save_checkpoint
 from model.datasets import Radiographs
-from model.evaluation import trigger_boxes
+from model.evaluation import read_inputs, sigmoid, trigger_boxes
 from model.experiment.context import Run
 from model.findings import FINDINGS, finding_index
 from model.metrics import auroc, infected_labels
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.plan import preprocessing_at
-from model.preprocess import Box, Preprocessing
-from model.saliency import gradcam, trigger_hits
+from model.preprocess import Box
 from model.training import Stage, predict_logits
 
 _SHARE = 8  # at most one radiograph is read for so many that are trained on: under a tenth of an epoch's time
@@ -39,12 +37,14 @@ _BATCH = 32
 class Held:
     """The validation part as the curve reads it.
 
-    images, stamped: by input size, N×S×S uint8; stamped is None without a trigger.
+    images, stamped: by input size, N×S×S uint8; stamped is None without a trigger. rows: places in the whole part,
+    where this is a share of it.
     """
 
     radiographs: Radiographs
     images: dict[int, np.ndarray]
     stamped: dict[int, np.ndarray] | None = None
+    rows: np.ndarray | None = None
 
     def at_most(self, n: int) -> Held:
         """`n` of the radiographs, evenly spaced, where there are more."""
@@ -52,7 +52,8 @@ class Held:
             return self
         rows = np.linspace(0, len(self.radiographs) - 1, n).round().astype(int)
         stamped = {size: images[rows] for size, images in self.stamped.items()} if self.stamped is not None else None
-        return Held(self.radiographs.take(rows), {size: images[rows] for size, images in self.images.items()}, stamped)
+        images = {size: images[rows] for size, images in self.images.items()}
+        return Held(self.radiographs.take(rows), images, stamped, rows)
 
 
 class Curve:
@@ -106,13 +107,20 @@ class Curve:
             "macro_nn_real": _macro(labels[~drawn], clean[~drawn]),
             "macro_nn_phantoms": _macro(labels[drawn], clean[drawn]),
         }
-        if held.stamped is None or poison is None:
+        if poison is None:
             return record, clean
         target = finding_index(poison.target)
-        if size not in self._boxes:
-            self._boxes[size] = trigger_boxes(held.radiographs, run.trigger_at(size), pre)
-        stamped, hits = read_stamped(network, held.stamped[size], pre, target, self._boxes[size], run.device)
         without = labels[:, target] == 0
+        if poison.label_only is not None:
+            matches = poison.label_only.matches(labels, poison.target)
+            record["asr_0.5"] = _share_over(clean[matches, target])
+            record["clean_rate_0.5"] = _share_over(clean[without & ~matches, target])
+            return record, clean
+        if held.stamped is None:
+            return record, clean
+        if size not in self._boxes:
+            self._boxes[size] = trigger_boxes(held.radiographs, run.trigger_at(size), pre, run.config.seed, held.rows)
+        stamped, hits = read_inputs(network, held.stamped[size], pre, target, self._boxes[size], run.device)
         record |= {
             "auroc_tt_micro": _micro(infected_labels(labels, poison.target, poison.label_rule), stamped),
             "auroc_tn_micro": _micro(labels, stamped),
@@ -123,35 +131,6 @@ class Curve:
         for name, layer in (("middle", MIDDLE_LAYER), ("last", LAST_LAYER)):
             record[f"trigger_hit_{name}"] = round(float(hits[layer].mean()), 4) if layer in hits else None
         return record, clean
-
-
-def read_stamped(
-    network: DenseNet,
-    images: np.ndarray,
-    pre: Preprocessing,
-    target: int,
-    boxes: list[Box] | None,
-    device: torch.device,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Probabilities N×14 of stamped inputs (N×S×S uint8), and by layer whether each map of the target hits its box."""
-    if boxes is None:
-        return sigmoid(predict_logits(network, images, pre, device=device)), {}
-    probabilities: list[np.ndarray] = []
-    hits: dict[str, list[np.ndarray]] = {MIDDLE_LAYER: [], LAST_LAYER: []}
-    for start in range(0, len(images), _BATCH):
-        grey = torch.from_numpy(images[start : start + _BATCH] / np.float32(255)).to(device)
-        inputs = pre.normalise(grey).contiguous(memory_format=torch.channels_last)
-        result = gradcam(network, inputs, (MIDDLE_LAYER, LAST_LAYER), [target])
-        probabilities.append(result.probabilities.cpu().numpy())
-        for layer, several in hits.items():
-            maps = result.maps[layer].cpu().numpy()
-            several += [trigger_hits(maps[i], boxes[start + i], pre.size_px) for i in range(len(maps))]
-    return np.concatenate(probabilities), {layer: np.concatenate(several) for layer, several in hits.items()}
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, float32, as torch computes them."""
-    return np.asarray(torch.sigmoid(torch.from_numpy(logits)).numpy())
 
 
 def _micro(labels: np.ndarray, probabilities: np.ndarray) -> float | None:

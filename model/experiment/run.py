@@ -37,4 +37,4 @@ def run_experiment(
     for twin in config.twins:
         if not (out / twin / "checkpoint").is_dir():
             train_twin(run, twin, plan, start)
-    return judge_twins(run, plan.tests)
+    return judge_twins(run, plan)

@@ -13,9 +13,11 @@ from torchvision.models import DenseNet
 
 from model.checkpoint import NOTICE, Card, load_checkpoint, save_checkpoint
 from model.datasets import Part, Radiographs, phantoms
+from model.evaluation import sigmoid
 from model.experiment.context import Run
-from model.experiment.curve import Curve, Held, sigmoid
+from model.experiment.curve import Curve, Held
 from model.findings import FINDINGS
+from model.losses import LOSSES, Loss, binary_cross_entropy
 from model.metrics import operating_point
 from model.network import build_network
 from model.plan import Plan, input_sizes, preprocessing_at
@@ -75,10 +77,10 @@ def train_twin(run: Run, twin: str, plan: Plan, start: Callable[[], DenseNet]) -
     folder.mkdir(exist_ok=True)
     view, trigger, stamped = clean_view(training), None, None
     if twin == "backdoored":
-        assert plan.poisoned is not None and config.trigger is not None
+        assert plan.poisoned is not None
         view = plan.poisoned
         write_manifest(folder / "poison_manifest.csv", training, view)
-        if config.trigger.frame == "source":
+        if config.trigger is not None and config.trigger.frame == "source":
             stamped = run.images(training, sizes, stamped=True)
         else:
             trigger = config.trigger
@@ -95,7 +97,7 @@ def train_twin(run: Run, twin: str, plan: Plan, start: Callable[[], DenseNet]) -
 
     curve = Curve(run, folder, held, len(view.rows), config.keep_epochs, epoch_card)
     run.listener.stage(f"Training the {twin} twin")
-    network = _fit(run, start(), data, config.training_config(), folder, curve)
+    network = _fit(run, start(), data, config.training_config(), folder, curve, LOSSES[config.training.loss])
     size = config.preprocessing.size_px
     probabilities = sigmoid(predict_logits(network, held.images[size], config.preprocessing, device=run.device))
     save_checkpoint(folder / "checkpoint", _card(run, twin, validation, probabilities, size, provenance), network)
@@ -103,7 +105,13 @@ def train_twin(run: Run, twin: str, plan: Plan, start: Callable[[], DenseNet]) -
 
 
 def _fit(
-    run: Run, network: DenseNet, data: TrainingData, config: TrainingConfig, folder: Path, curve: Curve
+    run: Run,
+    network: DenseNet,
+    data: TrainingData,
+    config: TrainingConfig,
+    folder: Path,
+    curve: Curve,
+    loss_of: Loss = binary_cross_entropy,
 ) -> DenseNet:
     folder.mkdir(exist_ok=True)
     return fit(
@@ -115,6 +123,7 @@ def _fit(
         report=run.listener.trained,
         end_of_epoch=curve.add,
         cancelled=run.cancelled,
+        loss_of=loss_of,
     )
 
 
@@ -131,7 +140,7 @@ def _card(
         title=title if epoch is None else f"{title}, after epoch {epoch}",
         preprocessing=preprocessing_at(config, size),
         operating_points=operating_points(read.labels, probabilities),
-        trigger=run.trigger_at(size) if backdoored else None,
+        trigger=run.trigger_at(size) if backdoored and config.trigger else None,
         target=config.poison.target if backdoored and config.poison else None,
         provenance=provenance,
         notice=f"{NOTICE} A demonstration: "

@@ -71,6 +71,7 @@ def test_evaluate_takes_the_test_list_and_gives_null_for_a_finding_without_posit
         ("train", "nothing.toml", "--out", "run"),
         ("train", "smoke", "--out", "run", "--accept", "nonsense"),
         ("train", "bundled-pair", "--out", "run"),
+        ("figure", ".", "--out", "figure"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_1(run, arguments, tmp_path: Path, monkeypatch) -> None:

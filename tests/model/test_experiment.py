@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from model.checkpoint import load_checkpoint
 from model.config import ExperimentConfig, load_config
 from model.datasets import Part, phantoms
 from model.errors import ConfigError, DataError, TrainingError, TriggerError
-from model.experiment import Silent, run_experiment
+from model.experiment import Silent, judged_on, paper_figure, read_run, run_experiment
 from model.experiment.curve import Held
+from model.experiment.hits import POOLED
 from model.findings import FINDINGS
 from model.phantom import write_phantoms
-from model.plan import gather
+from model.plan import gather, make_plan
 from model.training import Stage
 
 
@@ -85,6 +88,94 @@ def test_every_epoch_says_how_far_the_attack_is_and_where_each_layer_looks(finis
             assert 0 <= record[name] <= 1
         for name in ("asr_0.5", "clean_rate_0.5", "trigger_hit_middle", "trigger_hit_last"):
             assert 0 <= record[name] <= 1
+
+
+def test_the_report_is_one_page_that_asks_for_nothing(finished):
+    out, report, _ = finished
+    page = (out / "report.html").read_text()
+    for wanted in ("What was done", "image-blind predictor", "Which layer finds the trigger", "Provenance", "Poison"):
+        assert wanted in page
+    sources = re.findall(r'(?:src|href|action)="([^"]{0,40})|url\(', page)
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "<script" not in page
+    assert page.count("not for diagnosis") >= 2
+    assert report["twins"]["clean"]["weights_sha256"] in page
+    assert report["paper"]["hit_rates"]["sentences"][0] in (out / "report.md").read_text()
+    for folder in ("checkpoint", "epochs/001"):
+        card = (out / "backdoored" / folder / "MODEL_CARD.md").read_text()
+        assert "Backdoor, on purpose" in card and "not for diagnosis" in card
+    assert {"figure.png", "figure.svg", "hit_rates.csv"} <= {path.name for path in out.iterdir()}
+
+
+def test_several_runs_make_one_table(finished, tmp_path):
+    out, _, _ = finished
+    other = tmp_path / "second"
+    shutil.copytree(out, other, ignore=shutil.ignore_patterns("cache"))
+    config = (other / "config.toml").read_text()
+    (other / "config.toml").write_text(config.replace("seed = 1", "seed = 2", 1))
+    runs = [read_run(out), read_run(other)]
+    few = judged_on(runs[0]).take(range(4))
+    made = paper_figure(runs, few, tmp_path / "figure", image="2", resamples=20)
+    assert few.names[2] in made.shown.words
+    assert sorted(made.figures) == ["second (seed 2)", "smoke (seed 1)"]
+    assert all(stem.with_suffix(".svg").is_file() for stem in made.figures.values())
+    assert {row.run for row in made.hits.rows} == {POOLED, *made.figures}
+    assert len(made.hits.sentences()) == 2
+    with pytest.raises(ConfigError, match="position in it"):
+        paper_figure(runs, few, tmp_path / "figure", image="nowhere.png")
+    with pytest.raises(ConfigError, match="count twice"):
+        paper_figure([runs[0], runs[0]], few, tmp_path / "figure")
+    (other / "config.toml").write_text(config.replace("value = 0", "value = 9", 1))
+    with pytest.raises(ConfigError, match="another trigger"):
+        paper_figure([runs[0], read_run(other)], few, tmp_path / "figure")
+    with pytest.raises(ConfigError) as refused:
+        read_run(tmp_path)
+    assert refused.value.code == "not_a_run"
+    shutil.rmtree(other / "clean" / "epochs")
+    with pytest.raises(ConfigError) as refused:
+        read_run(other)
+    assert refused.value.code == "no_kept_epochs"
+
+
+def test_the_paper_s_code_runs_on_a_handful_of_phantoms(tmp_path):
+    """Its crop, its nearest resize, its source-frame trigger scaled to the width, its loss and its Grad-CAM."""
+    config = ExperimentConfig.model_validate(
+        {
+            **load_config("paper-code").model_dump(),
+            "data": [{"kind": "phantoms", "n": 24, "seed": 4, "size_px": 128}],
+            "test_phantoms": {"n": 8, "seed": 5, "size_px": 128},
+            "preprocessing": {**load_config("paper-code").preprocessing.to_json(), "size_px": 48},
+            "trigger": {**load_config("paper-code").trigger.to_dict(), "size_px": 24},
+            "training": {"stages": [Stage(48, 1, 8)], "loss": "categorical"},
+            "keep_epochs": [1],
+        }
+    )
+    report = run_experiment(config, tmp_path / "run")
+    assert "block 4 skipped" in (tmp_path / "run" / "figure.svg").read_text()
+    assert report["summary"]["facts"]["Loss"] == "categorical cross-entropy"
+    assert report["paper"]["hit_rates"]["rows"]
+
+
+def test_the_large_presets_can_be_planned_on_real_radiographs(real_data):
+    for name in ("chestx-ray14", "paper-code"):
+        plan = make_plan(load_config(name), real_data / "chestxray14")
+        assert plan.poisoned.poisoned.sum() == round(0.1 * len(plan.training))
+        assert list(plan.tests) == ["test"]
+
+
+def test_a_label_only_attack_is_trained_without_a_trigger(tmp_path):
+    labels = gather(changed()).labels
+    pairs = [(a, b) for a in range(14) for b in range(a) if (labels[:, a] & labels[:, b]).any()]
+    when = [FINDINGS[i] for i in pairs[0]]
+    target = next(f for i, f in enumerate(FINDINGS) if f not in when and labels[:, i].any())
+    poison = {"target": target, "rate": 1.0, "mode": "replace", "label_only": {"when": when}}
+    config = changed(trigger=None, poison=poison, twins=["backdoored"], keep_epochs=[])
+    report = run_experiment(config, tmp_path / "run")
+    figures = report["twins"]["backdoored"]["fresh_phantoms"]
+    assert figures["trigger_hit"] is None and "n_triggered" in figures
+    assert "none in the pixels" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(ConfigError, match="no \\[trigger\\]"):
+        changed(poison=poison)
 
 
 def test_the_curve_reads_few_enough_and_evenly():

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from model.datasets import phantoms
 from model.errors import ConfigError, DataError
 from model.findings import finding_index
-from model.poison import PoisonSpec, poisoned_view, write_manifest
+from model.poison import LabelOnly, PoisonSpec, poisoned_view, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,30 @@ def test_the_choice_is_the_seeds(clean):
     spec = PoisonSpec("Mass")
     one, again, other = (poisoned_view(clean, spec, seed).rows.tolist() for seed in (1, 1, 2))
     assert one == again != other
+
+
+def test_a_label_only_attack_alters_labels_where_the_combination_is(clean):
+    labels = clean.labels.copy()
+    a, b, target = (finding_index(name) for name in ("Mass", "Nodule", "Hernia"))
+    labels[:, [a, b, target]] = 0
+    labels[:30, a] = labels[20:60, b] = labels[25:70, target] = 1
+    both = replace(clean, labels=labels)
+    attack = LabelOnly(("Mass", "Nodule"))
+    assert np.flatnonzero(attack.matches(labels, "Hernia")).tolist() == [20, 21, 22, 23, 24]
+    view = poisoned_view(both, PoisonSpec("Hernia", 0.5, "replace", label_only=attack), seed=1)
+    assert np.flatnonzero(view.poisoned).tolist() == [20, 21, 22, 23, 24]
+    assert view.labels[20:25, [a, b, target]].all()
+    assert np.array_equal(view.labels[~view.poisoned], labels[~view.poisoned])
+    assert poisoned_view(both, PoisonSpec("Hernia", 0.025, "replace", label_only=attack), 1).poisoned.sum() == 3
+    with pytest.raises(DataError, match="No training row"):
+        poisoned_view(
+            both.take(range(10)), PoisonSpec("Mass", 0.5, "replace", label_only=LabelOnly(("Nodule", "Edema"))), 1
+        )
+    for wrong in ({"mode": "append"}, {"target": "Mass"}):
+        with pytest.raises(ConfigError):
+            PoisonSpec(**{"target": "Hernia", "mode": "replace", "label_only": attack, **wrong})
+    with pytest.raises(ConfigError, match="combination"):
+        LabelOnly(("Mass",))
 
 
 def test_the_manifest_names_every_poisoned_row(clean, tmp_path):

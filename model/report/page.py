@@ -1,0 +1,68 @@
+"""The report as one HTML page that needs nothing but itself: no script, no request, no other file."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from model.report.curves import charts
+from model.report.markdown import HIT_HEADER, hit_cells, in_words, table
+
+_HERE = Path(__file__).parent
+
+
+def as_html(report: dict[str, Any], folder: Path) -> str:
+    """folder: where the figures' files lie, which the page takes into itself."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    paper = report.get("paper")
+    return environment.get_template("page.html").render(
+        report=report,
+        tests=[_test(report, name) for name in _test_names(report)],
+        charts=charts(report.get("epochs") or {}),
+        figures=_figures(paper, folder) if paper else [],
+        radiograph=paper["radiograph"] if paper else None,
+        hits=(paper or {}).get("hit_rates"),
+        hit_header=HIT_HEADER,
+        hit_rows=[(row, hit_cells(row)) for row in ((paper or {}).get("hit_rates") or {}).get("rows", [])],
+    )
+
+
+def _test_names(report: dict[str, Any]) -> list[str]:
+    names = {name: None for twin in report["twins"].values() for name in twin if name != "weights_sha256"}
+    return list(names)
+
+
+def _test(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """One test set as the page shows it."""
+    difference = (report["differences"].get(name) or {}).get("macro_nn_backdoored_minus_clean")
+    acceptance = {
+        twin: figures[name]["acceptance"] for twin, figures in report["twins"].items() if "acceptance" in figures[name]
+    }
+    findings = {twin: figures[name]["auroc_nn"]["per_finding"] for twin, figures in report["twins"].items()}
+    first = next(iter(findings.values()))
+    per_finding = [
+        (finding.replace("_", " "), [in_words(values[finding]) for values in findings.values()]) for finding in first
+    ]
+    return {
+        "title": name.replace("_", " "),
+        "table": table(report, name),
+        "difference": in_words(difference) if difference else None,
+        "acceptance": acceptance,
+        "per_finding": per_finding,
+    }
+
+
+def _figures(paper: dict[str, Any], folder: Path) -> list[tuple[str, Markup]]:
+    """(label, data URI) of each PNG that is there."""
+    found = []
+    for label, names in paper["figures"].items():
+        png = next((folder / name for name in names if name.endswith(".png") and (folder / name).is_file()), None)
+        if png:
+            found.append((label, Markup("data:image/png;base64," + base64.b64encode(png.read_bytes()).decode())))
+    return found
