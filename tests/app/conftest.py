@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy import create_engine, make_url, text
 
 import app.cli
 from app.main import create_app
@@ -59,10 +63,38 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def fresh_database(folder: Path) -> Iterator[str]:
+    """The URL of an empty database: SQLite in the folder, or one of its own on OVERREAD_TEST_DATABASE_URL's server."""
+    server = os.environ.get("OVERREAD_TEST_DATABASE_URL")
+    if not server:
+        yield f"sqlite:///{folder / 'overread.sqlite3'}"
+        return
+    name = f"overread_test_{uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
+
+
 @pytest.fixture
-def settings(tmp_path: Path, checkpoints: Path) -> Settings:
+def database_url(tmp_path: Path) -> Iterator[str]:
+    """An empty database of the test's own."""
+    with fresh_database(tmp_path / "data") as url:
+        yield url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, checkpoints: Path, database_url: str) -> Settings:
     """Of a server of one's own."""
-    return Settings(data_dir=tmp_path / "data", bundled_dir=checkpoints, device="cpu", samples=False)
+    return Settings(
+        data_dir=tmp_path / "data", bundled_dir=checkpoints, device="cpu", samples=False, database_url=database_url
+    )
 
 
 def started(settings: Settings) -> TestClient:
@@ -88,9 +120,12 @@ def client(settings: Settings) -> Iterator[TestClient]:
 def shared_client(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Iterator[TestClient]:
     """A server for all tests of a file that leave it as it was."""
     data = tmp_path_factory.mktemp("shared")
-    settings = Settings(data_dir=data, bundled_dir=checkpoints, device="cpu", max_upload_mb=1, samples=False)
-    with started(settings) as client:
-        yield client
+    with fresh_database(data) as url:
+        settings = Settings(
+            data_dir=data, bundled_dir=checkpoints, device="cpu", max_upload_mb=1, samples=False, database_url=url
+        )
+        with started(settings) as client:
+            yield client
 
 
 @pytest.fixture
@@ -123,6 +158,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], set
     monkeypatch.setenv("OVERREAD_DEVICE", "cpu")
 
     def call(*arguments: object) -> tuple[int, str, str]:
+        if "--data-dir" in arguments:  # its own SQLite file
+            monkeypatch.delenv("OVERREAD_DATABASE_URL", raising=False)
+        else:
+            monkeypatch.setenv("OVERREAD_DATABASE_URL", settings.database_url)
         monkeypatch.setattr(sys, "argv", ["overread", *(str(argument) for argument in arguments)])
         with pytest.raises(SystemExit) as ended:
             app.cli.main()
