@@ -6,6 +6,7 @@
 #              cuda: what requirements.lock names, every hash checked (about 6 GB; on Linux PyPI's torch is the CUDA build).
 # INDEX_URL    a package index to use instead of the default one; empty: the default.
 # TORCH_INDEX_URL  an index that has the CPU wheels, where PyTorch's own cannot be reached; empty: PyTorch's own.
+# UV_COMPILE_BYTECODE  0 builds sooner and starts slower: the root file system is read-only to the server.
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
@@ -13,10 +14,10 @@ ARG TORCH=cpu
 ARG INDEX_URL=
 ARG TORCH_INDEX_URL=
 ARG UV_VERSION=0.13.9
+ARG UV_COMPILE_BYTECODE=1
 # Bytecode is checked neither by time nor by hash: the layers are the same whenever they are built, and never written to.
 ENV UV_SYSTEM_CERTS=1 \
     UV_LINK_MODE=copy \
-    UV_COMPILE_BYTECODE=1 \
     PYC_INVALIDATION_MODE=unchecked-hash \
     VIRTUAL_ENV=/opt/overread
 RUN python3 -m venv /opt/uv \
@@ -44,7 +45,7 @@ RUN groupadd --gid 10001 overread \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin --no-log-init overread \
  && install -d -o 10001 -g 10001 -m 0750 /data
 COPY --from=build /opt/overread /opt/overread
-COPY deploy/healthcheck.py /opt/overread/healthcheck.py
+COPY deploy/healthcheck.py deploy/first-user /opt/overread/
 ENV PATH=/opt/overread/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
