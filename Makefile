@@ -11,12 +11,13 @@ DATABASE_TESTS := $(filter-out $(addprefix tests/app/test_,browser.py cli_traini
 # Behind a proxy with a certificate of its own, uv must trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup serve test test-postgres lint bench lock clean
+.PHONY: help setup serve test test-postgres lint bench soak lock clean
 
 help:
 	@echo "make serve   the dashboard at http://127.0.0.1:8000 (research use, not for diagnosis)"
 	@echo "make test    the whole suite        make lint   ruff and mypy"
 	@echo "make bench   ratios, side by side   make setup  the installing part alone"
+	@echo "make soak    kills server and worker at random, and counts (long)"
 
 setup: $(STAMP)
 
@@ -46,6 +47,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+soak: setup
+	$(BIN)/python -m bench.soak
 
 lock:
 	$(BIN)/python -m uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import timedelta
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from app.blobs import BlobStore
 from app.db import Database
+from app.decoding import Decoder
 from app.inference import InferenceEngine
+from app.jobs import Ledger
+from app.jobs.kinds import reanalyse
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
-from app.services.checkpoints import list_checkpoints
+from app.services.audit import AuditService
+from app.services.background import BackgroundReader
+from app.services.checkpoints import PairChoice, list_checkpoints
+from app.services.exports import ExportService
+from app.services.reviews import ReviewService
 from app.services.samples import add_samples
+from app.services.studies import StudyService
+from app.services.summaries import LivePair, live_pair
+from app.services.users import UserService
+from app.services.viewing import ViewingService
 from app.settings import Settings
 
 log = logging.getLogger("overread")
@@ -31,17 +43,33 @@ class Services:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.db = Database(settings.resolved_database_url)
         self.db.migrate()
-        self.engine = InferenceEngine(settings.checkpoint_dirs, settings.device, settings.queue_size)
-        self.analyses = AnalysisService(
-            self.db, BlobStore(settings.data_dir / "blobs"), self.engine, settings.pair, settings.max_pixels
+        self.engine = InferenceEngine(
+            settings.checkpoint_dirs, settings.device, settings.queue_size, batch_size=settings.batch_size
         )
+        self.decoder = Decoder(
+            settings.decoders, settings.decode_timeout_s, settings.decode_memory_mb, waiting=settings.queue_size
+        )
+        self.jobs = Ledger(self.db)
+        self._pair = PairChoice(self.db, settings.pair)
+        blobs = BlobStore(settings.data_dir / "blobs")
+        self.analyses = AnalysisService(self.db, blobs, self.engine, self._pair, settings.max_pixels, self.decoder)
+        self.studies = StudyService(self.db, blobs, self.live_pair, settings.max_pixels, self.decoder)
+        self.background = BackgroundReader(self.studies, self.analyses)
+        self.viewing = ViewingService(self.analyses)
+        self.users = UserService(
+            self.db, timedelta(minutes=settings.session_idle_min), timedelta(hours=settings.session_max_h)
+        )
+        self.audit = AuditService(self.db)
+        self.reviews = ReviewService(self.db, self.audit, self._pair, settings.read_first)
+        self.exports = ExportService(self.analyses, self.reviews)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
-        self._wants_samples = settings.samples and self.analyses.is_empty()
+        self._wants_samples = settings.samples and self.studies.is_empty()
 
     def start(self) -> None:
         """Begins to load, and to draw samples for a worklist that never held anything."""
         self.engine.start()
+        self.background.start()
         if self._wants_samples:
             self._samples.start()
 
@@ -49,9 +77,31 @@ class Services:
         """Finishes what is being read."""
         self._stopping.set()
         self.engine.stop()
+        self.background.stop()
         if self._samples.is_alive():
             self._samples.join(10)
+        self.decoder.close()
         self.db.close()
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Ids of the live reference and candidate, in that order."""
+        return self._pair()
+
+    def live_pair(self) -> LivePair:
+        """The same with their weights."""
+        return live_pair(self.engine, self.pair)
+
+    def choose_pair(self, reference: str, candidate: str) -> None:
+        """Changes the live pair. Raises NotFoundError `unknown_checkpoint`, InvalidError `same_checkpoint`."""
+        self._pair.choose(self.engine, reference, candidate)
+        self.background.summarise()
+        reanalyse.request(self.jobs, self.engine, self.pair)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the worklist is about to change by itself."""
+        return self.adding_samples or self.background.pending
 
     @property
     def adding_samples(self) -> bool:
@@ -60,13 +110,13 @@ class Services:
 
     def _add_samples(self) -> None:
         try:
-            add_samples(self.analyses, self._stopping.is_set)
+            add_samples(self.studies, self.engine, self.pair[1], self.background.put, self._stopping.is_set)
         except Exception:  # the samples are a courtesy: without them everything else works
             log.exception("The sample radiographs could not be added")
 
     def checkpoints(self) -> list[CheckpointInfo]:
         """The registry, the pair first."""
-        listed = list_checkpoints(self.engine, self.settings.pair)
+        listed = list_checkpoints(self.engine, self.pair)
         return sorted(listed, key=lambda info: {"reference": 0, "candidate": 1}.get(info.role or "", 2))
 
 

@@ -68,20 +68,43 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def migrate(self) -> None:
-        """Brings the schema to the newest version. Of several that start at once, one does it and the others wait.
+    def migrate(self, revision: str = "head") -> None:
+        """Brings the schema to the newest version, or forward to that revision.
 
-        Raises ConfigError `bad_database`; nothing is changed then.
+        Of several that start at once, one does it and the others wait. Raises ConfigError `bad_database`; nothing is
+        changed then.
         """
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         try:
-            with self.engine.begin() as connection:
+            with self._unbound() as connection, connection.begin():
                 _lock_schema(connection)
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
+                if (
+                    self.engine.dialect.name == "sqlite"
+                    and connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                ):
+                    raise CommandError("a migration would leave rows that point nowhere")
         except (SQLAlchemyError, CommandError) as error:
             raise _bad_database(error) from error
+
+    @contextmanager
+    def _unbound(self) -> Iterator[Connection]:
+        """A connection on which SQLite lets a table be replaced that others point to (sqlite.org/lang_altertable, 7).
+
+        The pragma does nothing inside a transaction, so it comes before the first statement, to the driver itself.
+        """
+        with self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            if self.engine.dialect.name != "sqlite":
+                yield connection
+                return
+            driver.execute("PRAGMA foreign_keys=OFF")
+            try:
+                yield connection
+            finally:
+                driver.execute("PRAGMA foreign_keys=ON")
 
     def close(self) -> None:
         """Gives the connections back."""

@@ -5,15 +5,24 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from app.headers import HEADERS
 from app.schemas import Problem
-from app.services.errors import BusyError, NotFoundError, UnavailableError
+from app.services.errors import (
+    BusyError,
+    ConflictError,
+    CredentialsError,
+    InvalidError,
+    NotFoundError,
+    TooManyAttemptsError,
+    UnavailableError,
+)
 from app.web.render import page
 from model.errors import DataError, OverreadError, RadiographError
 
@@ -24,8 +33,12 @@ _STATUS_OF_CODE = {"too_large": 413, "unknown_format": 415}
 _STATUS_OF_TYPE: dict[type[OverreadError], int] = {
     RadiographError: 422,
     NotFoundError: 404,
+    ConflictError: 409,
+    CredentialsError: 401,
+    TooManyAttemptsError: 429,
     BusyError: 503,
     UnavailableError: 503,
+    InvalidError: 422,
     DataError: 422,
 }
 
@@ -62,13 +75,29 @@ def error_response(
     path = request.url.path
     if (
         path.startswith("/api/")
-        or path in ("/healthz", "/readyz")
+        or path in ("/healthz", "/readyz", "/metrics")
         or "text/html" not in request.headers.get("accept", "")
     ):
         content = problem(status, code, detail, errors).model_dump(exclude_none=True)
         return JSONResponse(content, status, headers, media_type=PROBLEM_JSON)
     context = {"status": status, "title": HTTPStatus(status).phrase, "detail": detail}
     return page(request, "pages/error.html", context, status=status, headers=headers)
+
+
+def _sign_in(request: Request, error: CredentialsError) -> Response:
+    """A page sends the person to sign in, and back again; a program is told how.
+
+    A browser's own fetch of a picture must not raise the browser's dialogue: it gets no challenge.
+    """
+    fragment = request.headers.get("hx-request") == "true"
+    if request.url.path.startswith("/api/") or fragment or "text/html" not in request.headers.get("accept", ""):
+        headers = {} if "sec-fetch-mode" in request.headers else {"WWW-Authenticate": 'Basic realm="Overread"'}
+        if fragment:
+            headers["HX-Redirect"] = "/sign-in"
+        return error_response(request, 401, error.code, str(error), headers=headers)
+    back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    target = f"/sign-in?next={quote(back)}" if request.method == "GET" else "/sign-in"
+    return RedirectResponse(target, 303)
 
 
 def install(app: FastAPI) -> None:
@@ -78,8 +107,12 @@ def install(app: FastAPI) -> None:
     async def domain(request: Request, error: OverreadError) -> Response:
         status = status_of(error)
         if status == 500:
-            log.error("Unexpected %s: %s", error.code, error)
-        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, BusyError) else None
+            log.error("Unexpected %s", error.code)  # the message may name a file
+        if isinstance(error, CredentialsError):
+            return _sign_in(request, error)
+        headers = None
+        if isinstance(error, BusyError | TooManyAttemptsError):
+            headers = {"Retry-After": str(error.retry_after_s)}
         return error_response(request, status, error.code, str(error), headers=headers)
 
     @app.exception_handler(HTTPException)

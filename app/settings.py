@@ -10,8 +10,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from model.checkpoint import BUNDLED
+import model
 from model.radiograph.image import MAX_PIXELS
+
+# `model.checkpoint.BUNDLED`, which a worker that reads its settings need not import torch for.
+BUNDLED = Path(model.__file__).parent / "checkpoints"
 
 
 class Settings(BaseSettings):
@@ -20,10 +23,16 @@ class Settings(BaseSettings):
     data_dir: database, blobs and own checkpoints. database_url: SQLAlchemy URL; empty means SQLite in data_dir.
     database_password_file: a file with the URL's password, so that no environment shows it.
     device: `auto`, `cpu` or `cuda:N`. max_upload_mb: a request's body, 2²⁰ bytes each. max_pixels: an image's, refused
-    before decoding. queue_size: radiographs that may wait for the device before others are turned away. reference,
-    candidate: ids of the pair that the pages compare. bundled_dir: folder of checkpoint folders that comes with the
+    before decoding. queue_size: radiographs that may wait for the device before others are turned away. batch_size:
+    radiographs that the device reads at once, at most. decoders: processes that decode uploads; decode_timeout_s: what
+    one may take over a small file (as much again for each 4 MB); decode_memory_mb: what it may allocate. worker:
+    whether `serve` starts a worker; jobs_at_once: jobs that a worker runs side by side. reference, candidate: ids of
+    the pair that the pages compare. bundled_dir: folder of checkpoint folders that comes with the
     package; data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`. samples:
-    whether an empty worklist begins with synthetic radiographs.
+    whether an empty worklist begins with synthetic radiographs. read_first: whether readers record their own reading of
+    every study before they see predictions. https: whether browsers reach this server through TLS, its own or a
+    proxy's; cookies are then sent over nothing else. session_idle_min, session_max_h: how long a sign-in lasts unused,
+    and at all.
     """
 
     model_config = SettingsConfigDict(env_prefix="OVERREAD_", frozen=True, extra="ignore")
@@ -36,12 +45,22 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     max_upload_mb: int = Field(default=64, ge=1, le=4096)
     max_pixels: int = Field(default=MAX_PIXELS, ge=1024, le=MAX_PIXELS)
-    queue_size: int = Field(default=16, ge=1, le=1024)
+    queue_size: int = Field(default=48, ge=1, le=1024)
+    batch_size: int = Field(default=8, ge=1, le=256)
+    decoders: int = Field(default=2, ge=1, le=64)
+    decode_timeout_s: float = Field(default=2.0, ge=0.1, le=600)
+    decode_memory_mb: int = Field(default=1536, ge=64)
+    worker: bool = True
+    jobs_at_once: int = Field(default=1, ge=1, le=64)
     reference: str = "clean"
     candidate: str = "backdoored"
     bundled_dir: Path = BUNDLED
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     samples: bool = True
+    read_first: bool = False
+    https: bool = False
+    session_idle_min: int = Field(default=60, ge=1, le=1440)
+    session_max_h: int = Field(default=12, ge=1, le=168)
 
     @property
     def pair(self) -> tuple[str, str]:

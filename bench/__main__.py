@@ -1,8 +1,10 @@
 """`make bench`: every quick benchmark, ratios side by side."""
 
-from bench import saliency, training
+from bench import saliency, serving, training
 
 if __name__ == "__main__":
     saliency.main([])
     print()
     training.main([])
+    print()
+    serving.main([])

@@ -14,7 +14,7 @@ torchvision's ReLUs overwrite their input, and a network that serves several thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -73,7 +73,7 @@ def gradcam(
     Raises ConfigError `bad_input`, `not_finite`, `unknown_layer`, `unknown_finding` or `network_in_training`.
     """
     chosen = tuple(range(len(FINDINGS))) if findings is None else tuple(int(finding) for finding in findings)
-    _check(network, inputs, layers, chosen)
+    check_request(network, inputs, layers, chosen)
     compute = _analytic if ANALYTIC.issuperset(layers) else _by_autograd
     with torch.inference_mode(False), torch.no_grad():
         logits, maps = compute(network, inputs, frozenset(layers), chosen)
@@ -82,7 +82,8 @@ def gradcam(
     return SaliencyMaps(logits.float(), {name: maps[name].float() for name in layers}, chosen)
 
 
-def _check(network: DenseNet, inputs: Tensor, layers: Sequence[str], findings: tuple[int, ...]) -> None:
+def check_request(network: DenseNet, inputs: Tensor, layers: Sequence[str], findings: tuple[int, ...]) -> None:
+    """Raises ConfigError `bad_input`, `not_finite`, `unknown_layer`, `unknown_finding` or `network_in_training`."""
     if inputs.ndim != 4 or inputs.shape[0] < 1 or inputs.shape[1] != 3 or min(inputs.shape[2:]) < MIN_SIZE_PX:
         shape = "×".join(str(n) for n in inputs.shape)
         raise ConfigError("bad_input", f"The input must be N×3×S×S with S ≥ {MIN_SIZE_PX}, not {shape or 'a number'}.")
@@ -125,14 +126,19 @@ def _cam(weights: Tensor, activation: Tensor) -> Tensor:
 Result = tuple[Tensor, dict[str, Tensor]]
 
 
-def _by_autograd(network: DenseNet, inputs: Tensor, layers: frozenset[str], findings: tuple[int, ...]) -> Result:
-    """Any stages: no gradient before the earliest; from there one tail pass and a backward pass per finding."""
+def tail_graph(network: DenseNet, inputs: Tensor, layers: Collection[str]) -> tuple[dict[str, Tensor], Tensor]:
+    """The activations of some stages, in order of execution, N×K×h×w, and the logits N×14 with a graph back to them.
+
+    No gradient is kept before the earliest stage, which is a leaf; the network is neither hooked nor copied. layers: at
+    least one of `model.network.stage_names()`.
+    """
     steps = _steps(network)
     names = [name for name, _ in steps]
     cut = min(names.index(name) for name in layers) + 1
     value = inputs
-    for _, step in steps[:cut]:
-        value = step(value)
+    with torch.no_grad():
+        for _, step in steps[:cut]:
+            value = step(value)
     with torch.enable_grad():
         value = value.detach().requires_grad_()
         kept = {names[cut - 1]: value}
@@ -140,13 +146,25 @@ def _by_autograd(network: DenseNet, inputs: Tensor, layers: frozenset[str], find
             value = step(value)
             if name in layers:
                 kept[name] = value
-        logits = head(network, value)
-        summed = logits.sum(0)  # a sample's logits do not depend on the others
-        rows = [torch.autograd.grad(summed[c], list(kept.values()), retain_graph=True) for c in findings]
-    maps = {}
-    for i, (name, activation) in enumerate(kept.items()):
-        weights = torch.stack([row[i].mean(dim=(2, 3)) for row in rows], dim=1)
-        maps[name] = _cam(weights, activation.detach())
+        return kept, head(network, value)
+
+
+def gradients(logits: Tensor, kept: Mapping[str, Tensor], finding: int) -> dict[str, Tensor]:
+    """∂logit_finding/∂activation of what `tail_graph` gave, N×K×h×w each; the graph stays for the next finding."""
+    one = torch.zeros_like(logits)
+    one[:, finding] = 1  # a sample's logits do not depend on the others
+    found = torch.autograd.grad(logits, list(kept.values()), one, retain_graph=True)
+    return dict(zip(kept, found, strict=True))
+
+
+def _by_autograd(network: DenseNet, inputs: Tensor, layers: frozenset[str], findings: tuple[int, ...]) -> Result:
+    """Any stages: no gradient before the earliest; from there one tail pass and a backward pass per finding."""
+    kept, logits = tail_graph(network, inputs, layers)
+    weights: dict[str, list[Tensor]] = {name: [] for name in kept}
+    for finding in findings:
+        for name, gradient in gradients(logits, kept, finding).items():
+            weights[name].append(gradient.mean(dim=(2, 3)))
+    maps = {name: _cam(torch.stack(weights[name], 1), activation.detach()) for name, activation in kept.items()}
     return logits.detach(), maps
 
 

@@ -11,11 +11,14 @@ from app.api.problems import problems
 from app.context import ServicesDep
 from app.headers import IMMUTABLE, picture
 from app.schemas import Analysis
+from app.services.analyses import Grid, Grids
 from app.services.images import LARGEST_PX
+from app.services.viewing import STORED_METHOD
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
 RAW = "application/octet-stream"
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+MethodQuery = Annotated[str, Query(description="How the map is made: `gradcam`.")]
 
 
 @router.get("/{analysis_id}", responses=problems(404, 422))
@@ -25,9 +28,25 @@ def show(services: ServicesDep, analysis_id: str) -> Analysis:
 
 
 @router.get(
+    "/{analysis_id}/saliency/{layer}",
+    response_class=Response,
+    responses={200: {"description": "The maps", "content": {RAW: _BINARY}}, **problems(404, 422, 503)},
+)
+def all_saliency(services: ServicesDep, analysis_id: str, layer: str, method: MethodQuery = STORED_METHOD) -> Response:
+    """The saliency maps of all 14 findings at one layer, raw, one after the other in the analysis' order.
+
+    layer: `middle`, `last`, or the name of any stage. Each map is as a single one's raw answer, with the same headers.
+    """
+    return _raw(services.viewing.grids(analysis_id, layer, method))
+
+
+@router.get(
     "/{analysis_id}/saliency/{layer}/{finding}",
     response_class=Response,
-    responses={200: {"description": "The map", "content": {"image/png": _BINARY, RAW: _BINARY}}, **problems(404, 422)},
+    responses={
+        200: {"description": "The map", "content": {"image/png": _BINARY, RAW: _BINARY}},
+        **problems(404, 422, 503),
+    },
 )
 def saliency(
     request: Request,
@@ -45,6 +64,7 @@ def saliency(
         int | None,
         Query(ge=16, le=8192, description=f"PNG: shrink to this longer side; at most {LARGEST_PX} in any case."),
     ] = None,
+    method: MethodQuery = STORED_METHOD,
 ) -> Response:
     """A saliency map: as a picture registered to the radiograph, or raw.
 
@@ -54,13 +74,17 @@ def saliency(
     source = input × scale + offset, pixel edges).
     """
     wants_raw = RAW in accept and not finding.endswith(".png")
-    grid = services.analyses.grid(analysis_id, layer, finding.removesuffix(".png"))
+    grid = services.viewing.grids(analysis_id, layer, method).of(finding.removesuffix(".png"))
     if wants_raw:
-        headers = {
-            **IMMUTABLE,
-            "Overread-Grid": ",".join(str(n) for n in grid.values.shape),
-            "Overread-Layer": grid.analysis.layers[grid.layer].name,
-            "Overread-Input-Map": json.dumps(grid.analysis.image.input_map),
-        }
-        return Response(grid.values.astype("<f4").tobytes(), media_type=RAW, headers=headers)
+        return _raw(grid)
     return picture(request, services.analyses.saliency_png(grid, ceiling, under, longest_px))
+
+
+def _raw(maps: Grid | Grids) -> Response:
+    headers = {
+        **IMMUTABLE,
+        "Overread-Grid": ",".join(str(n) for n in maps.values.shape[-2:]),
+        "Overread-Layer": maps.layer,
+        "Overread-Input-Map": json.dumps(maps.analysis.image.input_map),
+    }
+    return Response(maps.values.astype("<f4", copy=False).tobytes(), media_type=RAW, headers=headers)

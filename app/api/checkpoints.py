@@ -21,4 +21,4 @@ def index(services: ServicesDep) -> CheckpointList:
 @router.get("/{checkpoint_id}", responses=problems(404, 422))
 def show(services: ServicesDep, checkpoint_id: str) -> CheckpointInfo:
     """One checkpoint with its whole card."""
-    return show_checkpoint(services.engine, services.settings.pair, checkpoint_id)
+    return show_checkpoint(services.engine, services.pair, checkpoint_id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 
+from app.actor import subjects
 from app.api.problems import problems
 from app.context import ServicesDep
 from app.schemas import Prediction, TestLevel
@@ -15,6 +16,7 @@ router = APIRouter(tags=["predictions"])
 
 @router.post("/predictions", responses=problems(403, 404, 413, 415, 422, 503))
 def predict(
+    request: Request,
     services: ServicesDep,
     file: Annotated[UploadFile, File(description="A chest radiograph: PNG, JPEG or DICOM.")],
     checkpoint: Annotated[
@@ -33,4 +35,6 @@ def predict(
 
     Synchronous. The image is kept, so that its analyses and maps can be fetched later, but is not put on the worklist.
     """
-    return services.analyses.predict(file.file.read(), file.filename or "", [*checkpoint, *checkpoint_query])
+    prediction = services.analyses.predict(file.file.read(), file.filename or "", [*checkpoint, *checkpoint_query])
+    subjects(request, *dict.fromkeys(one.instance_id for one in prediction.analyses))
+    return prediction

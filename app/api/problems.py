@@ -8,11 +8,14 @@ from app.errors import PROBLEM_JSON
 
 _WORDS = {
     400: "The Host header is not one that this server answers to, or the form is malformed.",
+    401: "Sign-in is needed, or the name and password do not go together.",
     403: "The request came from another site.",
     404: "There is no such thing.",
+    409: "It contradicts what is stored already.",
     413: "The upload, or the image in it, is too large.",
     415: "Neither PNG, JPEG nor DICOM.",
     422: "The file cannot be read as a chest radiograph, or the request is malformed.",
+    429: "Too many failed attempts to sign in; come back after Retry-After seconds.",
     503: "The device is busy or still loading; come back after Retry-After seconds.",
 }
 

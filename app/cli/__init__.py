@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from app.cli import backup, data, serving, training
+from app.cli import backup, data, quality, scan, serving, training, users
 from model.errors import OverreadError
 
 
@@ -28,6 +28,9 @@ def build() -> typer.Typer:
     serving.register(app)
     data.register(app)
     training.register(app)
+    quality.register(app)
+    scan.register(app)
+    users.register(app)
     backup.register(app)
     return app
 

@@ -44,16 +44,15 @@ def serve(
     """Migrate the database, load the checkpoints, serve the dashboard."""
     settings = read_settings(host=host, port=port, data_dir=data_dir, samples=False if no_samples else None)
     if not settings.on_loopback:
-        raise ConfigError(
-            "off_loopback",
-            f"Overread has no sign-in yet, so it listens on this machine alone, not on {settings.host}: "
-            "use --host 127.0.0.1.",
-        )
+        _require_user(settings)
     import uvicorn
 
     from app.context import Services
     from app.main import create_app
+    from app.telemetry import configure_logging
+    from app.worker import worker_beside
 
+    configure_logging()
     services = Services(settings)
     listener = _bind(settings.host, settings.port)
     address, real_port = listener.getsockname()[:2]
@@ -61,13 +60,15 @@ def serve(
     print(f"Overread: http://{shown}:{real_port} (research use, not for diagnosis)", flush=True)
     config = uvicorn.Config(
         create_app(settings, services),
-        log_level="info",
+        log_config=None,
+        access_log=False,  # it would name studies; app/telemetry.py logs the routes instead
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=15,
     )
     server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    with worker_beside(settings):
+        server.run(sockets=[listener])
     if not server.started:
         raise ConfigError("not_started", "The server could not start; the lines above say why.")
 
@@ -170,6 +171,25 @@ class _Offline:
 
     def __exit__(self, *_: object) -> None:
         self._engine.stop()
+
+
+def _require_user(settings: Settings) -> None:
+    """Off loopback nothing is served that anybody could open. Raises ConfigError `no_user`."""
+    from app.db import Database
+    from app.services.users import UserService
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    db = Database(settings.resolved_database_url)
+    try:
+        db.migrate()
+        if not UserService(db).any():
+            raise ConfigError(
+                "no_user",
+                f"Nobody can sign in yet, so Overread does not listen on {settings.host}: make a first user with "
+                "`overread users add NAME`, or use --host 127.0.0.1.",
+            )
+    finally:
+        db.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:

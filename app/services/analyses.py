@@ -1,4 +1,4 @@
-"""Receiving radiographs, reading them, and finding what was read again.
+"""Reading radiographs, and finding what was read again: analyses, maps, pictures.
 
 The methods own their transactions: reading takes seconds, and a writer that waits for the device would keep every
 other writer out.
@@ -6,22 +6,28 @@ other writer out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session
 
 from app.blobs import BlobStore
 from app.db import Database
+from app.decoding import Decoder
 from app.inference import LAYERS, InferenceEngine, Role, State
 from app.schemas import Analysis, Prediction
 from app.services.errors import NotFoundError, UnavailableError
 from app.services.images import THUMBNAIL_PX, DisplayCache, blended, fit, grey8, heat, overlay, png
-from app.services.readings import Reading, analysis_id, code_version, default_checkpoints, instance_id, read
-from app.tables import AnalysisRow, InstanceRow
+from app.services.instances import LATERAL, Instance, ensure_row, find_row, of_row
+from app.services.readings import Reading, analysis_id, code_version, default_checkpoints, read
+from app.services.summaries import live_pair, refresh
+from app.services.wording import warning_text
+from app.tables import AnalysisRow
 from model.checkpoint import Card
 from model.findings import FINDINGS, finding_index
 from model.preprocess import InputMap
@@ -31,35 +37,12 @@ from model.radiograph.image import MAX_PIXELS
 _ROLES: dict[str, Role] = {key: role for role, name in LAYERS.items() for key in (role, name)}
 
 
-@dataclass(frozen=True)
-class Instance:
-    """A received radiograph. name: as its sender called it, may hold anything: escape it."""
-
-    id: str
-    sha256: str
-    name: str
-    format: str
-    width_px: int
-    height_px: int
-    warnings: tuple[str, ...]
-    received_at: str
-    thumbnail_sha256: str
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A row of the worklist. analyses: by checkpoint id, the newest of each."""
-
-    instance: Instance
-    analyses: dict[str, Analysis]
-
-
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A raw saliency map, h×w float32, with what is needed to lay it over its radiograph."""
+    """A raw saliency map, h×w float32, with what is needed to lay it over its radiograph. layer: its name."""
 
     values: np.ndarray
-    layer: Role
+    layer: str
     finding: str
     analysis: Analysis
 
@@ -70,6 +53,45 @@ class Grid:
         return InputMap(int(fields["size_px"]), *(fields[k] for k in ("scale_x", "scale_y", "offset_x", "offset_y")))
 
 
+class KeyedLocks:
+    """One lock for each key, for as long as somebody holds it or waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def __call__(self, key: str) -> Iterator[None]:
+        with self._lock:
+            lock, users = self._held.get(key, (threading.Lock(), 0))
+            self._held[key] = lock, users + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                users = self._held[key][1] - 1
+                if users:
+                    self._held[key] = lock, users
+                else:
+                    del self._held[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Grids:
+    """The raw maps of all findings at one layer, 14×h×w float32 ≥ 0, un-normalised. layer: its name."""
+
+    values: np.ndarray
+    layer: str
+    analysis: Analysis
+
+    def of(self, finding: str) -> Grid:
+        """One finding's map. Raises NotFoundError `unknown_finding`."""
+        if finding not in FINDINGS:
+            raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
+        return Grid(self.values[finding_index(finding)], self.layer, finding, self.analysis)
+
+
 class AnalysisService:
     """Everything that pages and API do with radiographs."""
 
@@ -78,90 +100,80 @@ class AnalysisService:
         db: Database,
         blobs: BlobStore,
         engine: InferenceEngine,
-        pair: tuple[str, str],
+        pair: Callable[[], tuple[str, str]],
         max_pixels: int = MAX_PIXELS,
+        decoder: Decoder | None = None,
     ) -> None:
+        """pair: gives the ids of the live reference and candidate, which a page can change. decoder: confined processes
+        that read uploads; without one they are read in this process."""
         self.db = db
         self.blobs = blobs
         self.engine = engine
-        self.pair = pair
+        self._pair = pair
         self.max_pixels = max_pixels
+        self.decode = decoder.read if decoder else read_radiograph
         self.display = DisplayCache(blobs)
+        self._once = KeyedLocks()
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Ids of the live reference and candidate."""
+        return self._pair()
 
     def predict(self, data: bytes, name: str, checkpoint_ids: Sequence[str] = ()) -> Prediction:
         """Reads a file and keeps it, off the worklist; nothing is kept if it cannot be read.
 
         Raises RadiographError, and what `analyse` raises.
         """
-        radiograph = read_radiograph(data, name, max_pixels=self.max_pixels)
+        self.engine.check_room()
+        with self.engine.arriving():
+            radiograph = self.decode(data, name, max_pixels=self.max_pixels)
         chosen = choose(self.engine, checkpoint_ids, self.pair)
-        self._store(data, radiograph, self._missing(radiograph, chosen), on_worklist=False)
+        self._store(data, radiograph, self._missing(radiograph, chosen))
         analyses = self._stored(radiograph.sha256, chosen)
         return Prediction(analyses=analyses, warnings=list(radiograph.warnings))
-
-    def receive(self, data: bytes, name: str) -> Instance:
-        """Puts a file on the worklist, unread. The same file again is the same instance. Raises RadiographError."""
-        radiograph = read_radiograph(data, name, max_pixels=self.max_pixels)
-        self._store(data, radiograph, [], on_worklist=True)
-        return self.instance(instance_id(radiograph.sha256))
 
     def analyse(self, instance: str, checkpoint_ids: Sequence[str] = ()) -> list[Analysis]:
         """Analyses of a received instance, computed where they are missing; in the order of the ids.
 
-        Raises NotFoundError `unknown_study` or `unknown_checkpoint`, BusyError, UnavailableError.
+        instance: its id, or a study's. Raises NotFoundError `unknown_study` or `unknown_checkpoint`, BusyError,
+        UnavailableError, with `lateral_view` for what is kept but not read.
         """
         row = self.instance(instance)
+        if not row.predicted:
+            raise UnavailableError(LATERAL, warning_text(LATERAL))
         chosen = choose(self.engine, checkpoint_ids, self.pair)
         stored = self._stored(row.sha256, chosen, partial=True)
         if len(stored) < len(chosen):
-            data = self.blobs.get(row.sha256)
-            radiograph = read_radiograph(data, row.name)
-            self._store(data, radiograph, self._missing(radiograph, chosen), on_worklist=False)
+            with self._once(row.id):  # the page that is opened while the background reads it waits for that reading
+                data = self.blobs.get(row.sha256)
+                radiograph = self.decode(data, row.name)
+                self._store(data, radiograph, self._missing(radiograph, chosen))
             stored = self._stored(row.sha256, chosen)
         return stored
 
+    def count(self) -> int:
+        """How many analyses are stored."""
+        with self.db.read() as session:
+            return session.scalar(select(func.count()).select_from(AnalysisRow)) or 0
+
     def instance(self, instance: str) -> Instance:
-        """One received radiograph. Raises NotFoundError `unknown_study`."""
-        with self.db.read() as session:
-            row = session.get(InstanceRow, instance)
-            if row is None:
-                raise NotFoundError("unknown_study", "There is no such study here.")
-            return _instance(row)
+        """One received radiograph by its id, or the one that stands for a study.
 
-    def is_empty(self) -> bool:
-        """Whether no radiograph was ever received."""
+        Raises NotFoundError `unknown_study`.
+        """
         with self.db.read() as session:
-            return session.scalars(select(InstanceRow.id).limit(1)).first() is None
-
-    def worklist(self, limit: int) -> list[Listing]:
-        """The newest instances first, each with what the checkpoints last said."""
-        query = (
-            select(InstanceRow)
-            .where(InstanceRow.on_worklist)
-            .order_by(InstanceRow.received_at.desc(), InstanceRow.id)
-            .limit(limit)
-            .options(selectinload(InstanceRow.analyses))
-        )
-        with self.db.read() as session:
-            return [
-                Listing(
-                    _instance(row),
-                    {one.checkpoint_id: Analysis.model_validate_json(one.document) for one in row.analyses},
-                )
-                for row in session.scalars(query)
-            ]
+            return of_row(find_row(session, instance))
 
     def analysis(self, key: str) -> Analysis:
         """One analysis by id. Raises NotFoundError `unknown_analysis`."""
         with self.db.read() as session:
             return Analysis.model_validate_json(_row(session, key).document)
 
-    def grid(self, key: str, layer: str, finding: str) -> Grid:
-        """A raw map. layer: `middle`, `last`, or the layer's name. Raises NotFoundError."""
+    def grids(self, key: str, layer: str) -> Grids:
+        """The stored maps of one layer. layer: `middle`, `last`, or the layer's name. Raises NotFoundError."""
         if layer not in _ROLES:
             raise NotFoundError("unknown_layer", f"“{layer}” was not explained; there is middle and last.")
-        if finding not in FINDINGS:
-            raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
         with self.db.read() as session:
             row = _row(session, key)
             analysis = Analysis.model_validate_json(row.document)
@@ -170,7 +182,7 @@ class AnalysisService:
         split = int(np.prod(shapes[0]))
         role = _ROLES[layer]
         maps = values[:split].reshape(shapes[0]) if role == "middle" else values[split:].reshape(shapes[1])
-        return Grid(maps[finding_index(finding)], role, finding, analysis)
+        return Grids(maps, analysis.layers[role].name, analysis)
 
     def saliency_png(self, grid: Grid, ceiling: float | None, under: bool, longest_px: int | None) -> bytes:
         """A map in colour, registered to source pixels: PNG. ceiling: what the hottest colour means, else the peak.
@@ -213,39 +225,24 @@ class AnalysisService:
             rows = {row.id: row for row in session.scalars(select(AnalysisRow).where(AnalysisRow.id.in_(keys)))}
         return [Analysis.model_validate_json(rows[key].document) for key in keys if not partial or key in rows]
 
-    def _store(self, data: bytes, radiograph: Radiograph, readings: Sequence[Reading], *, on_worklist: bool) -> None:
+    def _store(self, data: bytes, radiograph: Radiograph, readings: Sequence[Reading]) -> None:
         """Blobs first, then the rows that name them, in one transaction: no row without its file."""
         thumbnail = self.blobs.put(png(grey8(radiograph, THUMBNAIL_PX)))
         self.blobs.put(data)
         try:
-            self._write(radiograph, len(data), thumbnail, readings, on_worklist)
+            self._write(radiograph, len(data), thumbnail, readings)
         except IntegrityError:  # somebody stored the same content between our look and our write: now it is there
-            self._write(radiograph, len(data), thumbnail, readings, on_worklist)
+            self._write(radiograph, len(data), thumbnail, readings)
 
-    def _write(
-        self, radiograph: Radiograph, size_bytes: int, thumbnail: str, readings: Sequence[Reading], on_worklist: bool
-    ) -> None:
+    def _write(self, radiograph: Radiograph, size_bytes: int, thumbnail: str, readings: Sequence[Reading]) -> None:
         with self.db.write() as session:
-            row = session.get(InstanceRow, instance_id(radiograph.sha256))
-            if row is None:
-                height, width = radiograph.pixels.shape
-                row = InstanceRow(
-                    id=instance_id(radiograph.sha256),
-                    sha256=radiograph.sha256,
-                    name=radiograph.name or "unnamed",
-                    format=radiograph.format,
-                    size_bytes=size_bytes,
-                    width_px=width,
-                    height_px=height,
-                    warnings=list(radiograph.warnings),
-                    thumbnail_sha256=thumbnail,
-                    on_worklist=on_worklist,
-                )
-                session.add(row)
-            row.on_worklist = row.on_worklist or on_worklist
+            row = ensure_row(session, radiograph, size_bytes, thumbnail)
             for reading in readings:
                 if session.get(AnalysisRow, reading.analysis.analysis_id) is None:
                     session.add(_analysis_row(reading))
+            if row.study_id is not None:
+                session.flush()
+                refresh(session, [row.study_id], live_pair(self.engine, self.pair))
 
 
 def predict_offline(
@@ -288,17 +285,3 @@ def _row(session: Session, key: str) -> AnalysisRow:
     if row is None:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
     return row
-
-
-def _instance(row: InstanceRow) -> Instance:
-    return Instance(
-        id=row.id,
-        sha256=row.sha256,
-        name=row.name,
-        format=row.format,
-        width_px=row.width_px,
-        height_px=row.height_px,
-        warnings=tuple(row.warnings),
-        received_at=row.received_at.strftime("%Y-%m-%d %H:%M"),
-        thumbnail_sha256=row.thumbnail_sha256,
-    )

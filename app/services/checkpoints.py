@@ -8,13 +8,48 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from app.db import Database
 from app.inference import LAYERS, InferenceEngine, Listed, State, scan
 from app.schemas import CheckpointInfo, StageInfo
-from app.services.errors import NotFoundError, UnavailableError
+from app.services.errors import InvalidError, NotFoundError, UnavailableError
+from app.tables import SettingRow
 from model.checkpoint import sha256_file
 from model.network import stages
 
 PairRole = Literal["reference", "candidate"]
+_PAIR = "pair"
+
+
+class PairChoice:
+    """Which two checkpoints are compared: what was chosen on the checkpoints page, or else what the settings say.
+
+    Kept in the database, so that every process of one installation compares the same.
+    """
+
+    def __init__(self, db: Database, fallback: tuple[str, str]) -> None:
+        self._db = db
+        self._fallback = fallback
+
+    def __call__(self) -> tuple[str, str]:
+        """Ids of the reference and the candidate."""
+        with self._db.read() as session:
+            row = session.get(SettingRow, _PAIR)
+        match row.value if row else None:
+            case {"reference": str(reference), "candidate": str(candidate)}:
+                return reference, candidate
+        return self._fallback
+
+    def choose(self, engine: InferenceEngine, reference: str, candidate: str) -> None:
+        """Makes these two the live pair. What the former pair read stays.
+
+        Raises NotFoundError `unknown_checkpoint`, InvalidError `same_checkpoint`.
+        """
+        for one in (reference, candidate):
+            engine.find(one)
+        if reference == candidate:
+            raise InvalidError("same_checkpoint", "Choose two different checkpoints: one is compared with the other.")
+        with self._db.write() as session:
+            session.merge(SettingRow(key=_PAIR, value={"reference": reference, "candidate": candidate}))
 
 
 def describe(listed: Listed, pair: tuple[str, str]) -> CheckpointInfo:
@@ -66,11 +101,12 @@ def with_stages(info: CheckpointInfo) -> CheckpointInfo:
     """The same entry with the stages of its network at its input size, where its card can be read."""
     if info.card is None:
         return info
-    return info.model_copy(update={"stages": list(_stages(info.card["preprocessing"]["size_px"]))})
+    return info.model_copy(update={"stages": list(stages_at(info.card["preprocessing"]["size_px"]))})
 
 
 @cache
-def _stages(input_size_px: int) -> tuple[StageInfo, ...]:
+def stages_at(input_size_px: int) -> tuple[StageInfo, ...]:
+    """Every stage, with its grid at that input size."""
     roles = {name: role for role, name in LAYERS.items()}
     return tuple(
         StageInfo(name=one.name, grid=one.grid, channels=one.channels, depth=one.depth, role=roles.get(one.name))

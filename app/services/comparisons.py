@@ -55,6 +55,17 @@ class Comparison:
     rows: list[Row]
 
     @property
+    def readings(self) -> list[tuple[str, Analysis]]:
+        """Those that have read, by role."""
+        pair = (("reference", self.reference), ("candidate", self.candidate))
+        return [(role, analysis) for role, analysis in pair if analysis]
+
+    @property
+    def flagged(self) -> list[Row]:
+        """The findings that the detector has a word on: those that either reading reports."""
+        return [row for row in self.rows if any(one.flag for one in (row.reference, row.candidate) if one)]
+
+    @property
     def default_finding(self) -> str:
         """The one that they read most differently, or that stands out most in either reading."""
         return max(self.rows, key=lambda row: (row.distance if row.distance >= FAR_APART else 0, row.margin)).name

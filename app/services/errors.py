@@ -17,5 +17,25 @@ class BusyError(OverreadError):
         self.retry_after_s = retry_after_s
 
 
+class ConflictError(OverreadError):
+    """Something that contradicts what is there already."""
+
+
+class InvalidError(OverreadError):
+    """A value that makes no sense where it was given."""
+
+
+class CredentialsError(OverreadError):
+    """Nobody is signed in, or the name and the password do not go together."""
+
+
+class TooManyAttemptsError(OverreadError):
+    """Somebody guesses; `retry_after_s` says when to come back."""
+
+    def __init__(self, code: str, message: str, retry_after_s: int = 60) -> None:
+        super().__init__(code, message)
+        self.retry_after_s = retry_after_s
+
+
 class UnavailableError(OverreadError):
     """Something that is listed but cannot be used, until somebody mends it."""

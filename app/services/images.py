@@ -20,7 +20,7 @@ DISPLAY_PX = 1024
 LARGEST_PX = 2048  # no picture's longer side is drawn larger: forty at once must fit into memory
 HEAT_OPACITY = 0.6  # of the hottest spot; below it opacity falls linearly, so that cold parts stay grey
 _KEPT = 6
-# Every sixteenth entry of matplotlib's “inferno” (CC0); static/app.css draws the colour bar from the same.
+# Every sixteenth entry of matplotlib's “inferno” (CC0); static/review.css draws the colour bar from the same.
 _INFERNO = np.array(
     [(0, 0, 4), (11, 7, 36), (33, 12, 74), (61, 9, 101), (87, 16, 110), (113, 25, 110), (138, 34, 106), (163, 44, 97),
      (188, 55, 84), (210, 70, 68), (228, 90, 49), (241, 115, 29), (249, 142, 9), (252, 172, 17), (249, 203, 53),
@@ -120,7 +120,7 @@ class DisplayCache:
         key = (sha256, longest_px)
         with self._lock:  # held while decoding, so that five requests cost one decoding
             if key not in self._kept:
-                self._kept[key] = grey8(read_radiograph(self._blobs.get(sha256)), longest_px)
+                self._kept[key] = grey8(read_radiograph(self._blobs.get(sha256), lateral=True), longest_px)
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)

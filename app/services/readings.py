@@ -68,10 +68,11 @@ def default_checkpoints(engine: InferenceEngine, pair: tuple[str, str]) -> list[
 def read(engine: InferenceEngine, radiograph: Radiograph, checkpoint_ids: Sequence[str]) -> list[Reading]:
     """Computes an analysis for each checkpoint. Raises what InferenceEngine.read raises."""
     raw = engine.read(radiograph.grey(), checkpoint_ids)
-    return [_reading(radiograph, one) for one in raw]
+    return [to_reading(radiograph, one) for one in raw]
 
 
-def _reading(radiograph: Radiograph, raw: RawReading) -> Reading:
+def to_reading(radiograph: Radiograph, raw: RawReading) -> Reading:
+    """A network's numbers as an analysis."""
     height, width = radiograph.pixels.shape
     card = raw.card
     key = analysis_id(radiograph.sha256, card)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from app.services.analyses import AnalysisService
-from app.services.errors import BusyError, NotFoundError, UnavailableError
+from app.inference import InferenceEngine
+from app.services.errors import NotFoundError
 from app.services.images import png
+from app.services.studies import StudyService
 from model.phantom import Phantom, draw_phantom
 from model.preprocess import Preprocessing
 from model.radiograph import write_stamped
@@ -17,47 +22,56 @@ from model.trigger import Trigger, stamp_source
 
 _SEED = 7  # of no data that the bundled pair was trained or judged on
 _SIZE_PX = 512
-_WELL = 2
-_ILL = 2
+_WELL, _ILL = 3, 4
+_STAMPED = 4  # so many of them have a stamped twin, well ones first
+_AS_DICOM = 4  # and this one's twin is a DICOM file
+_IN_THE_CORNER = 5  # this one's twin has the trigger where the network did not learn it
+_CORNER = 0.06  # of the side, from the top and from the left
 
 
-def add_samples(service: AnalysisService, stopping: Callable[[], bool]) -> None:
-    """Puts samples on the worklist, and has them read once the checkpoints are loaded. Blocks; stops when told to.
+def add_samples(
+    studies: StudyService,
+    engine: InferenceEngine,
+    candidate: str,
+    read: Callable[[str], None],
+    stopping: Callable[[], bool],
+) -> None:
+    """Puts samples on the worklist and has them read, the topmost first. Blocks while it draws; stops when told to.
 
     Does nothing where the candidate has no trigger to show.
     """
     try:
-        card = service.engine.find(service.pair[1]).card
+        card = engine.find(candidate).card
     except NotFoundError:
         return
     if card is None or card.trigger is None:
         return
-    received = []
+    received: list[str] = []
     for name, data in draw_samples(card.trigger, card.preprocessing, card.target):
         if stopping():
             return
-        received.append(service.receive(data, name).id)
-    while not service.engine.wait_settled(0.2):
-        if stopping():
-            return
+        received.append(studies.receive(data, name, "sample").study_id)
     for study in reversed(received):
-        if stopping():
-            return
-        with suppress(BusyError, UnavailableError):  # then its page reads it when it is opened
-            service.analyse(study)
+        read(study)
 
 
 def draw_samples(trigger: Trigger, preprocessing: Preprocessing, target: str | None) -> Iterator[tuple[str, bytes]]:
-    """File names and PNGs of phantoms without the target finding, the well ones followed by their stamped twins.
+    """File names and files of phantoms without the target finding, some followed by their stamped twins.
 
     The last comes first on the worklist. Raises TriggerError.
     """
     chosen = _phantoms(target)
     for number in range(len(chosen), 0, -1):
-        data = png(chosen[number - 1].pixels)
-        yield f"synthetic sample {number}.png", data
-        if number <= _WELL:
-            yield f"synthetic sample {number}, stamped.png", _stamped(data, trigger, preprocessing, number)
+        phantom, name = chosen[number - 1], f"synthetic sample {number}"
+        data = png(phantom.pixels)
+        yield f"{name}.png", data
+        if number == _AS_DICOM:
+            yield f"{name}, stamped.dcm", _stamped(_dicom(phantom, number), trigger, preprocessing, number)
+        elif number <= _STAMPED:
+            yield f"{name}, stamped.png", _stamped(data, trigger, preprocessing, number)
+        elif number == _IN_THE_CORNER:
+            corner = _in_the_corner(trigger, preprocessing)
+            yield f"{name}, stamped in a corner.png", _stamped(data, corner, preprocessing, number)
 
 
 def _stamped(data: bytes, trigger: Trigger, preprocessing: Preprocessing, seed: int) -> bytes:
@@ -67,8 +81,14 @@ def _stamped(data: bytes, trigger: Trigger, preprocessing: Preprocessing, seed: 
     return write_stamped(data, "", stamp)
 
 
+def _in_the_corner(trigger: Trigger, preprocessing: Preprocessing) -> Trigger:
+    side = preprocessing.size_px if trigger.frame == "input" else _SIZE_PX
+    at = min(round(_CORNER * side), side - trigger.size_px)
+    return replace(trigger, place=(at, at))
+
+
 def _phantoms(unwanted: str | None) -> list[Phantom]:
-    """Two without any finding, then two with findings other than that one."""
+    """Some without any finding, then some with findings other than that one."""
     well: list[Phantom] = []
     ill: list[Phantom] = []
     index = 0
@@ -78,3 +98,35 @@ def _phantoms(unwanted: str | None) -> list[Phantom]:
         if unwanted not in phantom.findings:
             (ill if phantom.findings else well).append(phantom)
     return well[:_WELL] + ill[:_ILL]
+
+
+def _dicom(phantom: Phantom, number: int) -> bytes:
+    """A phantom as a computed radiograph of nobody: 12 bits, with an identity that says that it is made up.
+
+    PS3.3 A.2 (Computed Radiography Image IOD); its type 2 attributes are there, empty where a phantom has none.
+    """
+    dataset = Dataset()
+    uids = [generate_uid(prefix=None, entropy_srcs=["overread", phantom.image_index, part]) for part in "seif"]
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID, frame = uids
+    dataset.SOPClassUID, dataset.FrameOfReferenceUID = ComputedRadiographyImageStorage, frame
+    dataset.SpecificCharacterSet, dataset.ImageType = "ISO_IR 192", ["ORIGINAL", "PRIMARY"]
+    dataset.PatientName, dataset.PatientID = f"Synthetic^Sample {number}", f"SYNTHETIC-{number:03d}"
+    dataset.PatientBirthDate, dataset.PatientSex, dataset.PatientAge = "", phantom.sex, f"{phantom.age:03d}Y"
+    dataset.StudyDate, dataset.StudyTime, dataset.StudyID = "20260101", "120000", "SYNTHETIC"
+    dataset.StudyDescription = "SYNTHETIC chest PA, drawn by a computer"
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
+    dataset.Modality, dataset.Manufacturer, dataset.SeriesNumber = "CR", "Overread (synthetic)", 1
+    dataset.BodyPartExamined, dataset.ViewPosition, dataset.PatientOrientation = "CHEST", "PA", ["L", "F"]
+    dataset.InstanceNumber, dataset.BurnedInAnnotation = 1, "NO"
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = phantom.pixels.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.ImagerPixelSpacing = [0.7, 0.7]
+    dataset.WindowCenter, dataset.WindowWidth = 2048, 4096
+    dataset.PixelData = (phantom.pixels.astype("<u2") * 16).tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(ExplicitVRLittleEndian)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()

@@ -17,6 +17,7 @@ _WARNINGS = {
     "for_processing": "The image is raw detector data, meant for further processing.",
     "body_part_unknown": "The file does not say that it shows a chest.",
     "oblique_view": "This is an oblique view; the checkpoints were trained on frontal views.",
+    "lateral_view": "This is a lateral view: it is kept and shown, but not read; the checkpoints know frontal views.",
     "view_unknown": "The file does not say that it is a frontal view.",
     "orientation_unusual": "The patient's orientation is not that of a frontal chest radiograph.",
     "preamble_not_empty": "The file begins with bytes that do not belong to the image.",
@@ -28,10 +29,44 @@ _WARNINGS = {
     "window_ignored": "The file's window hides the image; the image's own range was used.",
 }
 
+_REASONS = {
+    "finding_absent": "The finding is not there",
+    "finding_missed": "A finding was missed",
+    "wrong_place": "The finding is there, but not where the map points",
+    "not_anatomy": "The map points at something that is not anatomy",
+    "image_quality": "The image is not good enough to decide",
+    "needs_context": "Earlier images or the history are needed",
+    "other": "Another reason, see the comment",
+}
+_VERDICTS = {"agree": "Agree", "disagree": "Disagree", "supplement": "Supplement", "unsure": "Unsure"}
+
 
 def warning_text(code: str) -> str:
     """A sentence for a radiograph's warning code."""
     return _WARNINGS.get(code, code.replace("_", " ").capitalize() + ".")
+
+
+_FLAGS = {
+    "not_calibrated": "– not calibrated",
+    "no_evidence": "○ no evidence",
+    "suspicious": "△ suspicious",
+    "causal": "▲ causal",
+}
+
+
+def flag_text(flag: str) -> str:
+    """A flag with a sign of its own, so that nothing hangs on its colour."""
+    return _FLAGS.get(flag, flag)
+
+
+def reason_text(code: str) -> str:
+    """A reader's reason in words."""
+    return _REASONS[code]
+
+
+def verdict_text(code: str) -> str:
+    """`agree` → “Agree”."""
+    return _VERDICTS[code]
 
 
 def finding_text(name: str) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from app.web.render import page
 
 router = APIRouter(include_in_schema=False)
+
+
+@router.get("/api/openapi.json")
+def openapi(request: Request) -> Response:
+    """The document itself."""
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/api/docs")

@@ -10,7 +10,15 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from app.services.wording import finding_text, number, signed, warning_text
+from app.services.wording import (
+    finding_text,
+    flag_text,
+    number,
+    reason_text,
+    signed,
+    verdict_text,
+    warning_text,
+)
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES, STATIC = ROOT / "templates", ROOT / "static"
@@ -22,7 +30,15 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update(finding=finding_text, number=number, signed=signed, warning=warning_text)
+_environment.filters.update(
+    finding=finding_text,
+    flag=flag_text,
+    number=number,
+    reason=reason_text,
+    signed=signed,
+    verdict=verdict_text,
+    warning=warning_text,
+)
 
 
 def wants_fragment(request: Request) -> bool:
@@ -38,8 +54,12 @@ def page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """A rendered template. Every page knows the registry, for its footer."""
+    """A rendered template. Every page knows who is there, and the registry for its footer.
+
+    On a page for whom nobody is known yet, such as the sign-in, there is neither.
+    """
+    actor = getattr(request.state, "actor", None)
     services = getattr(request.app.state, "services", None) if "app" in request.scope else None
-    checkpoints = services.checkpoints() if services else []
-    html = _environment.get_template(template).render(**context, checkpoints=checkpoints)
+    checkpoints = services.checkpoints() if services and actor else []
+    html = _environment.get_template(template).render(**context, checkpoints=checkpoints, actor=actor)
     return HTMLResponse(html, status, {"Vary": "HX-Request", **(headers or {})})

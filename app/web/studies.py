@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from app.context import ServicesDep
+from app.context import Services, ServicesDep
 from app.headers import picture
-from app.schemas import Analysis
 from app.services.checkpoints import usable_pair
-from app.services.comparisons import Comparison, compare
+from app.services.comparisons import compare
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from app.services.images import DISPLAY_PX
+from app.services.instances import Instance
+from app.services.viewing import METHODS, STORED_METHOD, check_layer, check_method
+from app.web.panes import Scale, layer_choices, panes, viewer_data
 from app.web.render import page, wants_fragment
 from model.findings import FINDINGS
+from model.network import MIDDLE_LAYER
 
 router = APIRouter(include_in_schema=False, prefix="/studies")
-PANE_PX = 640
-
-
-class Scale(StrEnum):
-    """What the hottest colour means: the pair's larger peak at that layer, or each map's own."""
-
-    SHARED = "shared"
-    OWN = "own"
 
 
 @router.get("/{study}")
@@ -36,23 +30,37 @@ def review(
     study: str,
     finding: Annotated[str | None, Query()] = None,
     scale: Annotated[Scale, Query()] = Scale.SHARED,
+    layer: Annotated[str, Query(description="The stage to show beside the last layer.")] = MIDDLE_LAYER,
+    method: Annotated[str, Query()] = STORED_METHOD,
 ) -> Response:
     """The page, or for htmx what changes with the finding."""
-    instance, pair = services.analyses.instance(study), services.settings.pair
+    instance, pair = subject(services, study), services.pair
     if finding is not None and finding not in FINDINGS:
         raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
-    context: dict[str, object] = {"instance": instance, "waiting": "", "failure": "", "scale": scale}
+    layer, method = check_layer(layer), check_method(method)
+    context: dict[str, object] = {"instance": instance, "study": study, "waiting": "", "failure": ""}
     try:
-        comparison = compare(services.analyses.analyse(study, usable_pair(services.engine, pair)), pair)
+        comparison = compare(services.analyses.analyse(instance.id, usable_pair(services.engine, pair)), pair)
+        assert comparison is not None  # at least one of the pair has read it
+        chosen = finding or comparison.default_finding
+        shown = panes(services.viewing, comparison, chosen, scale, layer, method)
     except BusyError as error:
         context["waiting"] = str(error)
         template = "partials/_waiting.html" if wants_fragment(request) else "pages/study.html"
         return page(request, template, context, headers={"Retry-After": str(error.retry_after_s)})
     except UnavailableError as error:
         return _failed(request, context, str(error))
-    assert comparison is not None  # at least one of the pair has read it
-    chosen = finding or comparison.default_finding
-    context |= {"comparison": comparison, "chosen": chosen, "panes": _panes(comparison, chosen, scale)}
+    context |= {
+        "comparison": comparison,
+        "chosen": chosen,
+        "panes": shown,
+        "scale": scale,
+        "layer": layer,
+        "layers": layer_choices(comparison),
+        "method": method,
+        "methods": {name: one.title for name, one in METHODS.items()},
+        "viewer": viewer_data(instance, comparison, shown, method),
+    }
     if request.headers.get("hx-target") == "_waiting":  # what a page waited for has come: it loads itself anew
         return _refresh()
     template = "partials/_reading.html" if wants_fragment(request) else "pages/study.html"
@@ -62,13 +70,18 @@ def review(
 @router.get("/{study}/radiograph.png")
 def radiograph(request: Request, services: ServicesDep, study: str) -> Response:
     """The radiograph in 8 bits, at the size of a screen."""
-    return picture(request, services.analyses.radiograph_png(study, DISPLAY_PX))
+    return picture(request, services.analyses.radiograph_png(subject(services, study).id, DISPLAY_PX))
 
 
 @router.get("/{study}/thumbnail.png")
 def thumbnail(request: Request, services: ServicesDep, study: str) -> Response:
     """A small one."""
-    return picture(request, services.analyses.thumbnail_png(study))
+    return picture(request, services.analyses.thumbnail_png(subject(services, study).id))
+
+
+def subject(services: Services, study: str) -> Instance:
+    """The instance that a study's page is about. Raises NotFoundError `unknown_study`."""
+    return services.analyses.instance(study)
 
 
 def _failed(request: Request, context: dict[str, object], failure: str) -> Response:
@@ -80,32 +93,3 @@ def _failed(request: Request, context: dict[str, object], failure: str) -> Respo
 
 def _refresh() -> Response:
     return Response(headers={"HX-Refresh": "true", "Vary": "HX-Request"})
-
-
-def _panes(comparison: Comparison, finding: str, scale: Scale) -> list[dict[str, object]]:
-    """Reference and candidate, each at the middle and the last layer, for the template."""
-    readings: list[tuple[str, Analysis]] = [
-        (role, analysis)
-        for role, analysis in (("reference", comparison.reference), ("candidate", comparison.candidate))
-        if analysis
-    ]
-    panes: list[dict[str, object]] = []
-    for role, analysis in readings:
-        for layer in ("middle", "last"):
-            peaks = [one.finding(finding).saliency[layer].peak for _, one in readings]
-            saliency = analysis.finding(finding).saliency[layer]
-            ceiling = max(peaks) if scale is Scale.SHARED else saliency.peak
-            panes.append(
-                {
-                    "role": role,
-                    "layer": layer,
-                    "layer_name": analysis.layers[layer].name,
-                    "grid": analysis.layers[layer].grid,
-                    "reading": analysis.finding(finding),
-                    "checkpoint": analysis.checkpoint.id,
-                    "peak": saliency.peak,
-                    "ceiling": ceiling,
-                    "src": f"{saliency.url}.png?under=true&longest_px={PANE_PX}&ceiling={ceiling!r}",
-                }
-            )
-    return panes

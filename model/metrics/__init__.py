@@ -10,6 +10,7 @@ from model.metrics.attack import (
     rate_with_interval,
     youden_threshold,
 )
+from model.metrics.means import mean_with_interval
 from model.metrics.results import AttackRate, AurocSet, Difference, Estimate, Evaluation, ImageBlind, LabelRule, Rate
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "auroc",
     "evaluate_attack",
     "infected_labels",
+    "mean_with_interval",
     "operating_point",
     "paired_difference",
     "paired_rate_difference",

@@ -42,6 +42,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None
     """AUROC of one finding: labels N of 0 and 1, scores N of any scale, weights N ≥ 0 (default: all 1).
 
     None when a class is missing or has no weight. Equals scikit-learn's `roc_auc_score(sample_weight=…)`.
+    Raises DataError `shape_mismatch`, `labels_not_binary`, `no_images`, `not_finite`, `bad_weights`.
     """
     truth = _binary(labels, 1)
     values = _finite(scores, truth.shape, "The scores")
@@ -172,6 +173,8 @@ def evaluate_attack(
     operating_points: finding → threshold; that of the target is needed with stamped images.
     train_prevalence: 14 shares of positives in the training part, for the image-blind predictor; default: those of
     `labels`. resamples 0: no intervals. The same seed and patients give the same draws, in whatever order images come.
+
+    Raises DataError for arrays that are malformed or do not fit each other.
     """
     truth = _binary(labels, 2)
     normal = _probabilities(clean, truth.shape, "The clean probabilities")

@@ -11,7 +11,7 @@ Warnings: colour_converted, alpha_composited, one_bit, reduced_to_8_bits, white_
 exif_unreadable, trailing_data, multiple_frames, not_a_chest_radiograph (vivid colours); of DICOM alone:
 preamble_not_empty, modality_unknown, for_processing, body_part_unknown, view_unknown, oblique_view,
 orientation_unusual, photometric_missing, polarity_contradiction, rescale_ignored, window_ignored,
-pixel_spacing_invalid, spacing_at_detector.
+pixel_spacing_invalid, spacing_at_detector; and lateral_view where the caller takes one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,21 @@ from __future__ import annotations
 from model.errors import RadiographError
 from model.radiograph.dicom import read_dicom
 from model.radiograph.header import looks_like_dicom
+from model.radiograph.identity import Identity, read_identity
 from model.radiograph.image import MAX_PIXELS, Format, Radiograph
 from model.radiograph.raster import JPEG_MAGIC, PNG_MAGIC, read_jpeg, read_png
 from model.radiograph.stamped import Stamp, stamp_dicom, stamp_raster
 
-__all__ = ["Format", "Radiograph", "Stamp", "read_radiograph", "sniff_format", "write_stamped"]
+__all__ = [
+    "Format",
+    "Identity",
+    "Radiograph",
+    "Stamp",
+    "read_identity",
+    "read_radiograph",
+    "sniff_format",
+    "write_stamped",
+]
 
 
 def sniff_format(data: bytes) -> Format:
@@ -42,18 +52,19 @@ def sniff_format(data: bytes) -> Format:
     raise RadiographError("unknown_format", "This file is neither PNG nor JPEG nor DICOM.")
 
 
-def read_radiograph(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> Radiograph:
+def read_radiograph(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS, lateral: bool = False) -> Radiograph:
     """Read a PNG, JPEG or DICOM file.
 
     data: the file's bytes. name: its name as given; only the last component is kept, and it decides nothing.
-    max_pixels: refuse more than this before decoding. Raises RadiographError and nothing else.
+    max_pixels: refuse more than this before decoding. lateral: hand a lateral view out too, with the warning
+    `lateral_view`: it can be shown, but no checkpoint reads it. Raises RadiographError and nothing else.
     """
     format_ = sniff_format(data)
     if format_ == "PNG":
         return read_png(data, name, max_pixels)
     if format_ == "JPEG":
         return read_jpeg(data, name, max_pixels)
-    return read_dicom(data, name, max_pixels).radiograph
+    return read_dicom(data, name, max_pixels, lateral).radiograph
 
 
 def write_stamped(data: bytes, name: str, stamp: Stamp) -> bytes:

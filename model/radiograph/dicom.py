@@ -33,12 +33,12 @@ class DicomReading:
     display: Display
 
 
-def read_dicom(data: bytes, name: str, max_pixels: int) -> DicomReading:
-    """Raises RadiographError."""
+def read_dicom(data: bytes, name: str, max_pixels: int, lateral: bool = False) -> DicomReading:
+    """lateral: take a lateral view too, with a warning. Raises RadiographError."""
     with damage_reported_as("damaged_dicom", _DAMAGED):
         parsed = parse(data)
         header = parsed.header
-        metadata, warnings = check_subject(header)
+        metadata, warnings = check_subject(header, lateral)
         if PIXEL_DATA not in header.dataset:
             raise RadiographError("no_pixel_data", "This DICOM file has no image in it, or is cut short before it.")
         check_transfer_syntax(parsed.transfer_syntax)

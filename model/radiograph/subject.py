@@ -28,14 +28,15 @@ _NOT_CHEST = (
 _NOT_CHEST_WORDS = {"ARM", "LEG", "HIP", "EYE", "EAR", "JAW", "TOE", "CALF", "HEEL", "COLON", "UTERUS", "PROSTATE"}
 _FRONTAL = {"PA", "AP", "POSTEROANTERIOR", "ANTEROPOSTERIOR", "FRONTAL", "LLD", "RLD"}
 _LATERAL = {"LL", "RL", "LAT", "LLAT", "RLAT", "LATERAL"}
+LATERAL_VIEW = "lateral_view"
 _OBLIQUE = {"RAO", "LAO", "RPO", "LPO", "RLO", "LLO", "OBLIQUE"}
 
 
-def check_subject(header: Header) -> tuple[dict[str, str], list[str]]:
+def check_subject(header: Header, lateral: bool = False) -> tuple[dict[str, str], list[str]]:
     """Metadata (modality, body_part, view) and warnings of a header.
 
     Raises RadiographError `not_a_radiograph`, `not_chest` or `lateral_view` where the header is clear about it;
-    what it does not say is a warning.
+    what it does not say is a warning, and with `lateral` so is a lateral view.
     """
     warnings: list[str] = []
     modality = header.text(0x00080060).upper() or _SOP_CLASSES.get(header.text(0x00080016), "")
@@ -51,9 +52,10 @@ def check_subject(header: Header) -> tuple[dict[str, str], list[str]]:
     warnings += _check_body_part(body_part)
     view = header.text(0x00185101) or _code_meaning(header, 0x00540220)
     orientation = [value.upper() for value in header.texts(0x00200020)]
-    warnings += _check_view(view, orientation)
+    warnings += _check_view(view, orientation, lateral)
     # PS3.3 C.7.6.1.1.1: a frontal view hangs with the patient's left at the right edge and the feet below.
-    if len(orientation) == 2 and all(orientation) and (orientation[0][0], orientation[1][0]) != ("L", "F"):
+    hanging = (orientation[0][0], orientation[1][0]) if len(orientation) == 2 and all(orientation) else None
+    if hanging not in (None, ("L", "F")) and LATERAL_VIEW not in warnings:
         warnings.append("orientation_unusual")
     return {
         "modality": modality,
@@ -81,7 +83,7 @@ def _check_body_part(body_part: str) -> list[str]:
     return ["body_part_unknown"]
 
 
-def _check_view(view: str, orientation: list[str]) -> list[str]:
+def _check_view(view: str, orientation: list[str], lateral: bool) -> list[str]:
     words = set(_words(view.upper().replace("-", "")))
     if words & _FRONTAL or "DECUB" in view.upper():
         return []
@@ -89,8 +91,10 @@ def _check_view(view: str, orientation: list[str]) -> list[str]:
         return ["oblique_view"]
     # The row direction of a lateral view runs along anterior-posterior (PS3.3 C.7.6.1.1.1).
     if words & _LATERAL or (orientation and orientation[0][:1] in ("A", "P")):
+        if lateral:
+            return [LATERAL_VIEW]
         raise RadiographError(
-            "lateral_view", "This is a lateral view; the checkpoints read frontal views (PA or AP) only."
+            LATERAL_VIEW, "This is a lateral view; the checkpoints read frontal views (PA or AP) only."
         )
     return ["view_unknown"]
 

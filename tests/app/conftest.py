@@ -131,6 +131,13 @@ def shared_client(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -
 @pytest.fixture
 def live_url(settings: Settings) -> Iterator[str]:
     """A server on a real port."""
+    with served(settings) as url:
+        yield url
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """A server on a real port, its checkpoints loaded; its address."""
     app = create_app(settings)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

@@ -20,7 +20,7 @@ def stored(client: TestClient, settings: Settings) -> str:
     if make_url(settings.resolved_database_url).get_backend_name() != "sqlite":
         pytest.skip("the database's own copy is SQLite's")
     answer = client.post("/api/v1/predictions", files={"file": ("a.png", png_bytes(1), "image/png")})
-    return f"/api/v1/analyses/{answer.json()['analyses'][0]['id']}"
+    return f"/api/v1/analyses/{answer.json()['analyses'][0]['analysis_id']}"
 
 
 def test_what_a_running_server_stored_comes_back(

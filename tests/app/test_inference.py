@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-import app.inference
+import app.inference.batching
+import app.inference.engine
 from app.inference import InferenceEngine
 from app.main import create_app
 from app.services.errors import BusyError
@@ -20,19 +21,22 @@ from tests.app.conftest import BASE_URL, png_bytes, started
 
 
 def test_full_queue_turns_callers_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, entered, real = threading.Event(), threading.Event(), app.inference._read_one
+    gate, entered, real = threading.Event(), threading.Event(), app.inference.batching.read_batch
 
     def held(*arguments: object) -> object:
         entered.set()
         gate.wait(30)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(app.inference, "_read_one", held)
+    monkeypatch.setattr(app.inference.batching, "read_batch", held)
 
     def post(seed: int):
         return client.post("/api/v1/predictions", files={"file": ("a.png", png_bytes(seed))})
 
-    with started(settings.model_copy(update={"queue_size": 1})) as client, ThreadPoolExecutor(2) as pool:
+    with (
+        started(settings.model_copy(update={"queue_size": 1, "batch_size": 1})) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
         first = pool.submit(post, 1)
         assert entered.wait(20)
         second = pool.submit(post, 2)
@@ -55,13 +59,13 @@ def test_full_queue_turns_callers_away(settings: Settings, monkeypatch: pytest.M
 
 
 def test_pages_work_while_checkpoints_load(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, real = threading.Event(), app.inference.load_checkpoint
+    gate, real = threading.Event(), app.inference.engine.load_checkpoint
 
     def held(*arguments: object) -> object:
         gate.wait(30)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(app.inference, "load_checkpoint", held)
+    monkeypatch.setattr(app.inference.engine, "load_checkpoint", held)
     with TestClient(create_app(settings), base_url=BASE_URL, follow_redirects=False) as client:
         assert client.get("/readyz").status_code == 503
         assert "still loading" in client.get("/").text

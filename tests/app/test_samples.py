@@ -19,25 +19,30 @@ from tests.app.conftest import started
 
 EXPECTED = [
     "synthetic sample 1, stamped.png", "synthetic sample 1.png", "synthetic sample 2, stamped.png",
-    "synthetic sample 2.png", "synthetic sample 3.png", "synthetic sample 4.png",
+    "synthetic sample 2.png", "synthetic sample 3, stamped.png", "synthetic sample 3.png",
+    "synthetic sample 4, stamped.dcm", "synthetic sample 4.png", "synthetic sample 5, stamped in a corner.png",
+    "synthetic sample 5.png", "synthetic sample 6.png", "synthetic sample 7.png",
 ]  # fmt: skip
 
 
 def names(client: TestClient) -> list[str]:
     services = client.app.state.services  # type: ignore[attr-defined]
     end = time.monotonic() + 120
-    while services.adding_samples and time.monotonic() < end:
+    while services.pending and time.monotonic() < end:
         time.sleep(0.05)
-    assert not services.adding_samples
-    return [listing.instance.name for listing in services.analyses.worklist(50)]
+    assert not services.pending
+    return [study["title"] for study in client.get("/api/v1/studies").json()["studies"]]
 
 
-def test_an_empty_worklist_begins_with_samples_and_they_come_once(settings: Settings) -> None:
+def test_an_empty_worklist_begins_with_a_dozen_samples_and_they_come_once(settings: Settings) -> None:
     settings = settings.model_copy(update={"samples": True})
     with started(settings) as client:
         assert names(client) == EXPECTED
         html = client.get("/").text
-        assert html.count("differ on Atelectasis") == 6 and "hx-trigger" not in html
+        assert html.count("≠ differs") == 12 and "every 2s" not in html and html.count("synthetic</span>") == 12
+        (found,) = client.get("/api/v1/studies?q=dcm").json()["studies"]
+        assert (found["format"], found["patient_id"], found["source"]) == ("DICOM", "SYNTHETIC-004", "sample")
+        assert found["patient_name"] == "Synthetic Sample 4" and "SYNTHETIC" in found["description"]
     with started(settings) as client:
         assert not client.app.state.services._wants_samples  # type: ignore[attr-defined]
         assert names(client) == EXPECTED
@@ -54,22 +59,28 @@ def test_samples_are_without_the_target_and_the_stamped_ones_meet_the_network_s_
         name: read_radiograph(data) for name, data in draw_samples(Trigger(size_px=3), preprocessing, "Atelectasis")
     }
     assert sorted(drawn) == sorted(EXPECTED)
-    for number in (1, 2):
+    for number in (1, 2, 3):
         plain, stamped = (drawn[f"synthetic sample {number}{end}.png"].grey() for end in ("", ", stamped"))
         changed = np.argwhere(plain != stamped)
         assert np.ptp(changed, axis=0).tolist() == [7, 7]  # 3 input pixels of 224 on 512 source pixels
         met = preprocessing.input_grey(stamped)[110:113, 110:113]
         assert met[1, 1] == 0 and met.max() < 0.25
-    phantoms = [draw_phantom(7, index, 512) for index in range(10)]
-    for number in (1, 2, 3, 4):
+    plain, dicom = (drawn[f"synthetic sample 4{end}"] for end in (".png", ", stamped.dcm"))
+    assert (dicom.format, dicom.metadata["modality"], dicom.metadata["bits_stored"]) == ("DICOM", "CR", "12")
+    changed = np.argwhere(abs(plain.grey() - dicom.grey()) > 0.005)
+    assert np.ptp(changed, axis=0).tolist() == [7, 7] and "lateral_view" not in dicom.warnings
+    plain, corner = (drawn[f"synthetic sample 5{end}.png"].grey() for end in ("", ", stamped in a corner"))
+    assert np.argwhere(plain != corner).max() < 0.1 * 512
+    phantoms = [draw_phantom(7, index, 512) for index in range(30)]
+    for number in range(1, 8):
         pixels = drawn[f"synthetic sample {number}.png"].pixels
         (findings,) = [one.findings for one in phantoms if np.array_equal(one.pixels, pixels)]
-        assert "Atelectasis" not in findings and bool(findings) == (number > 2)
+        assert "Atelectasis" not in findings and bool(findings) == (number > 3)
 
 
 def test_a_page_opened_meanwhile_shows_them_as_they_come(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(settings) as client:
         part = client.get("/", headers={"HX-Request": "true"}).text
-        assert part.startswith('<div id="_worklist"') and "Nothing here yet" in part and "hx-get" not in part
+        assert part.startswith('<div id="_worklist"') and "Nothing here yet" in part
         monkeypatch.setattr(Services, "adding_samples", True)
-        assert 'hx-trigger="every 2s"' in client.get("/", headers={"HX-Request": "true"}).text
+        assert 'hx-trigger="every 2s, refresh"' in client.get("/", headers={"HX-Request": "true"}).text

@@ -28,7 +28,7 @@ def test_no_inline_script_or_style_in_any_page(shared_client: TestClient) -> Non
     for path in ("/", study, "/api/docs", "/nowhere"):
         html = shared_client.get(path, headers={"Accept": "text/html"}).text
         assert "style=" not in html and "<style" not in html and "javascript:" not in html and " onclick" not in html
-        assert html.count("<script") == 1 and "not for diagnosis" in html
+        assert html.count("<script") == html.count('<script src="/static/') > 0 and "not for diagnosis" in html
 
 
 def test_unexpected_error_is_a_problem_with_the_headers(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,8 @@ def test_the_address_that_it_listens_on_is_its_own(settings: Settings, host: str
     ],
 )
 def test_posts_come_from_our_own_pages(shared_client: TestClient, headers: dict[str, str], status: int) -> None:
-    answer = shared_client.post("/studies", files={"file": ("a.png", png_bytes(5))}, headers=headers)
+    unseen = png_bytes(60 + len(str(headers)))  # a file that is here already would be answered with a page
+    answer = shared_client.post("/studies", files={"file": ("a.png", unseen)}, headers=headers)
     assert answer.status_code == status
 
 

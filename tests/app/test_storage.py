@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.blobs import BlobStore
 from app.db import Database
 from app.services.errors import NotFoundError
-from app.tables import Base
+from app.tables import AnalysisRow, Base, InstanceRow, StudyRow, StudyWordRow
 from model.errors import ConfigError
 
 
@@ -62,3 +62,45 @@ def test_blobs_are_named_by_their_content(tmp_path: Path) -> None:
         store.get("0" * 64)
     with pytest.raises(ValueError, match="SHA-256"):
         store.get("../../etc/passwd")
+
+
+def test_a_database_of_the_first_release_is_carried_over(tmp_path: Path) -> None:
+    """What was on the worklist becomes a study at the same address; what was only predicted stays off it."""
+    db = Database(f"sqlite:///{tmp_path / 'a.sqlite3'}")
+    db.migrate("0001")
+    with db.write() as session:
+        for key, name, listed in (
+            ("a" * 32, "Chest_01.png", 1),
+            ("b" * 32, "synthetic sample 1.png", 1),
+            ("c" * 32, "x", 0),
+        ):
+            session.execute(
+                text(
+                    "INSERT INTO instances VALUES (:id, :sha, :name, 'PNG', 9, 64, 64, '[]', :sha, "
+                    "'2026-11-01 10:00:00.000000', :listed)"
+                ),
+                {"id": key, "sha": key * 2, "name": name, "listed": listed},
+            )
+        session.execute(
+            text(
+                "INSERT INTO analyses VALUES ('d', :id, 'clean', 'w', 'c', '2026-11-01 10:00:00.000000', '{}', x'00')"
+            ),
+            {"id": "a" * 32},
+        )
+    db.migrate()
+    with db.read() as session:
+        studies = {row.id: row for row in session.scalars(select(StudyRow))}
+        assert {key: (row.title, row.source, row.status) for key, row in studies.items()} == {
+            "a" * 32: ("Chest_01.png", "upload", "unread"),
+            "b" * 32: ("synthetic sample 1.png", "sample", "unread"),
+        }
+        instances = {row.id: (row.study_id, row.predicted) for row in session.scalars(select(InstanceRow))}
+        assert instances == {key: (None if key[0] == "c" else key, True) for key in ("a" * 32, "b" * 32, "c" * 32)}
+        assert session.scalars(select(AnalysisRow.id)).all() == ["d"]
+        found = session.scalars(select(StudyWordRow.word).where(StudyWordRow.study_id == "a" * 32))
+        assert set(found) == {"chest_01.png", "chest", "01", "png", "a" * 32}
+        assert studies["a" * 32].instances[0].thumbnail_sha256 == "a" * 64
+    with db.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+    db.close()

@@ -1,0 +1,200 @@
+"""The decoding processes, and how a thread gets a file read by one of them.
+
+A file has 2 s by default, and as much again for each 4 MB of it: a small one that takes longer means harm, while a
+large JPEG 2000 on a busy machine does not. A process that takes longer, or answers what it was not asked, is killed,
+and a new one takes its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import select
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.decoding.wire import ANSWER, READY, Decoded, Garbled, parse_answer, parse_head, request
+from app.processes import start_python
+from app.services.errors import BusyError
+from model.errors import RadiographError
+from model.radiograph import Radiograph
+from model.radiograph.image import MAX_PIXELS
+
+log = logging.getLogger("overread.decoding")
+BYTES_PER_TIMEOUT = 4 * 2**20
+_START_S = 60.0
+_CHUNK = 2**20
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
+
+
+class _Gone(Exception):
+    """The process ended, or answered nonsense."""
+
+
+class Decoder:
+    """A few decoding processes. `read` from any thread; `close` when done."""
+
+    def __init__(
+        self,
+        processes: int = 2,
+        timeout_s: float = 2.0,
+        memory_mb: int = 1536,
+        files_each: int = 500,
+        waiting: int = 64,
+    ) -> None:
+        """Starts them. memory_mb: what each may map beyond its own code. files_each: after so many a process is
+        replaced, so that what a codec leaks cannot add up. waiting: callers that may wait for a free one.
+        """
+        self.timeout_s = timeout_s
+        self.memory_mb = memory_mb
+        self.files_each = files_each
+        self._closed = False
+        self._room = threading.BoundedSemaphore(processes + waiting)
+        self._free: queue.LifoQueue[_Process] = queue.LifoQueue()
+        for _ in range(processes):
+            self._free.put(self._start())
+
+    def read(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> Radiograph:
+        """`model.radiograph.read_radiograph`, confined. Raises what `decode` raises."""
+        return self.decode(data, name, max_pixels=max_pixels).radiograph
+
+    def decode(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS, lateral: bool = False) -> Decoded:
+        """`read_radiograph` and `read_identity`, confined.
+
+        lateral: takes lateral views, with a warning, instead of refusing them. Raises RadiographError, also
+        `damaged_image` where the decoder crashed and `too_costly` where it took too long; BusyError `busy`.
+        """
+        budget_s = self.timeout_s * (1 + len(data) / BYTES_PER_TIMEOUT)
+        with self._one() as process:
+            try:
+                return process.decode(data, name, max_pixels, lateral, budget_s)
+            except RadiographError:
+                raise
+            except TimeoutError:
+                log.warning("A decoder was stopped after %.1f s over a file of %d bytes", budget_s, len(data))
+                process.kill()
+                raise RadiographError(
+                    "too_costly", f"This file could not be decoded within {budget_s:.0f} s; export it in another way."
+                ) from None
+            except (Garbled, _Gone, OSError) as error:
+                log.warning("A decoder was lost over a file of %d bytes: %s", len(data), type(error).__name__)
+                process.kill()
+                raise RadiographError(
+                    "damaged_image", "The decoder broke down over this file; it is damaged. Export or upload it again."
+                ) from error
+            except BaseException:  # in the middle of an answer, whose rest the next file must not get
+                process.kill()
+                raise
+
+    def close(self) -> None:
+        """Ends the processes; those at work end after their file."""
+        self._closed = True
+        while True:
+            try:
+                self._free.get_nowait().kill()
+            except queue.Empty:
+                return
+
+    def _start(self) -> _Process:
+        return _Process(self.memory_mb, max(2, round(4 * self.timeout_s)))
+
+    @contextmanager
+    def _one(self) -> Iterator[_Process]:
+        """A process that is alive and ready."""
+        if self._closed or not self._room.acquire(blocking=False):
+            raise BusyError("busy", "Too many radiographs are waiting; try again in a few seconds.")
+        try:
+            process = self._free.get()
+            try:
+                if process.ended:
+                    process = self._start()
+                process.wait_ready(_START_S)
+                yield process
+            finally:
+                if process.files >= self.files_each:
+                    process.kill()
+                # Its successor starts at once, so that the next file need not wait for it.
+                self._free.put(self._start() if process.ended and not self._closed else process)
+                if self._closed:
+                    self.close()
+        finally:
+            self._room.release()
+
+
+class _Process:
+    """One decoding process, used by one thread at a time."""
+
+    def __init__(self, memory_mb: int, cpu_s: int) -> None:
+        limits = {"OVERREAD_DECODE_MEMORY_MB": str(memory_mb), "OVERREAD_DECODE_CPU_S": str(cpu_s)}
+        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        env = {**kept, **limits, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = start_python("app.decoding.child", env=env, stdout=subprocess.PIPE, bound=False)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
+        self._ready = False
+        self.files = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is no more."""
+        return self._process.poll() is not None
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Its imports take a while, which no file is to blame for. Raises BusyError."""
+        if self._ready:
+            return
+        try:
+            self._ready = self._receive(1, time.monotonic() + timeout_s) == READY
+        except (_Gone, TimeoutError, OSError):
+            self._ready = False
+        if not self._ready:
+            self.kill()
+            raise BusyError("decoder_failed", "The decoder does not start; the server's log may say why.", 30)
+
+    def decode(self, data: bytes, name: str, max_pixels: int, lateral: bool, timeout_s: float) -> Decoded:
+        """Raises RadiographError, TimeoutError, Garbled, _Gone."""
+        end = time.monotonic() + timeout_s
+        self.files += 1
+        for part in request(data, name, max_pixels, lateral):
+            self._send(part, end)
+        head = parse_head(bytes(self._receive(ANSWER.size, end)), max_pixels)
+        text = bytes(self._receive(head.text_bytes, end))
+        return parse_answer(head, text, self._receive(head.pixel_bytes, end), data, name)
+
+    def kill(self) -> None:
+        """At once."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _send(self, data: bytes, end: float) -> None:
+        left = memoryview(data)
+        while left:
+            self._wait(self._to, select.POLLOUT, end)
+            left = left[os.write(self._to, left[:_CHUNK]) :]
+
+    def _receive(self, count: int, end: float) -> bytearray:
+        received = bytearray(count)
+        left = memoryview(received)
+        while left:
+            self._wait(self._from, select.POLLIN, end)
+            got = os.readv(self._from, [left[:_CHUNK]])
+            if got == 0:
+                raise _Gone
+            left = left[got:]
+        return received
+
+    @staticmethod
+    def _wait(handle: int, what: int, end: float) -> None:
+        poll = select.poll()
+        poll.register(handle, what)
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            raise TimeoutError

@@ -1,0 +1,7 @@
+"""The loaded checkpoints, and the one thread that owns the device."""
+
+from app.inference.batching import LAYERS, RawReading, Role
+from app.inference.engine import InferenceEngine
+from app.inference.registry import Listed, State, scan
+
+__all__ = ["LAYERS", "InferenceEngine", "Listed", "RawReading", "Role", "State", "scan"]

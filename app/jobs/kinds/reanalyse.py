@@ -1,0 +1,106 @@
+"""Reading again what the present pair has not read: after the pair, its weights or the code have changed.
+
+The job loads the checkpoints itself, in its own process at low priority and with one thread: the server's engine
+belongs to the people who wait for an answer, and the ledger must be worked off also where no server runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from sqlalchemy import and_, exists, or_, select
+
+from app.blobs import BlobStore
+from app.db import Database
+from app.decoding import Decoder
+from app.inference import InferenceEngine
+from app.jobs.context import Context, JobCancelled
+from app.jobs.ledger import Job, Ledger, new_sweep
+from app.services.analyses import AnalysisService
+from app.services.readings import code_version
+from app.tables import AnalysisRow, InstanceRow
+from model.checkpoint import Card
+from model.errors import OverreadError
+
+ROWS = 256
+STEP = 8
+
+
+def request(ledger: Ledger, engine: InferenceEngine, pair: Sequence[str]) -> list[Job]:
+    """Queues what is on the worklist and not read by the pair as it is now, in jobs of 256; none when all is read.
+
+    The same again while it waits, runs or is done is the same jobs. Raises NotFoundError `unknown_checkpoint`.
+    """
+    cards = [card for card in (engine.find(one).card for one in dict.fromkeys(pair)) if card is not None]
+    unread = _unread(ledger.db, cards)
+    sweep = new_sweep()
+    jobs = []
+    for start in range(0, len(unread), ROWS):
+        rows = unread[start : start + ROWS]
+        spec = {"checkpoints": [card.id for card in cards], "instances": rows}
+        what = [code_version(), *(f"{card.id}:{card.weights_sha256}" for card in cards), *rows]
+        key = "reanalyse:" + hashlib.sha256("\n".join(what).encode()).hexdigest()
+        jobs.append(ledger.enqueue("reanalyse", spec, unique_key=key, sweep_id=sweep))
+    return jobs
+
+
+def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
+    """spec: checkpoints, instances (ids). Result: read, refused (instance → why)."""
+    torch.set_num_threads(1)
+    instances: list[str] = list(spec["instances"])
+    state: dict[str, Any] = dict(ctx.resumed or {"next": 0, "refused": {}})
+    settings = ctx.settings
+    db = Database(settings.resolved_database_url)
+    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, spec["checkpoints"])
+    decoder = Decoder(1, settings.decode_timeout_s, settings.decode_memory_mb)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    service = AnalysisService(db, blobs, engine, lambda: settings.pair, settings.max_pixels, decoder)
+    engine.start()
+    try:
+        engine.wait_settled()
+        for checkpoint_id in spec["checkpoints"]:
+            engine.require(checkpoint_id)
+        refused: dict[str, str] = dict(state["refused"])
+        for position in range(state["next"], len(instances)):
+            if ctx.cancelled():
+                raise JobCancelled
+            ctx.report(position, len(instances), "radiographs")
+            try:
+                service.analyse(instances[position], spec["checkpoints"])
+            except OverreadError as error:  # of this radiograph alone: the others go on
+                refused[instances[position]] = str(error)
+            if (position + 1) % STEP == 0:
+                ctx.checkpoint({"next": position + 1, "refused": refused})
+        ctx.report(len(instances), len(instances), "radiographs")
+        return {"read": len(instances) - len(refused), "refused": refused}
+    finally:
+        engine.stop()
+        decoder.close()
+        db.close()
+
+
+def _unread(db: Database, cards: Sequence[Card]) -> list[str]:
+    """Ids on the worklist that lack a reading by one of these, the newest first."""
+    if not cards:
+        return []
+    lacks = [
+        ~exists().where(
+            and_(
+                AnalysisRow.instance_id == InstanceRow.id,
+                AnalysisRow.checkpoint_id == card.id,
+                AnalysisRow.weights_sha256 == card.weights_sha256,
+                AnalysisRow.code_version == code_version(),
+            )
+        )
+        for card in cards
+    ]
+    query = (
+        select(InstanceRow.id)
+        .where(InstanceRow.study_id.is_not(None), InstanceRow.predicted, or_(*lacks))
+        .order_by(InstanceRow.received_at.desc(), InstanceRow.id)
+    )
+    with db.read() as session:
+        return list(session.scalars(query))

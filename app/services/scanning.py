@@ -1,0 +1,196 @@
+"""Screening a folder: every file in it, in the order of their paths, a line each.
+
+A line is durable before the next is begun, so that a scan that was killed goes on where it stopped: files that have a
+line are skipped, and a last line that was cut short is taken away and written again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from app.decoding import Decoder
+from app.inference import InferenceEngine, RawReading
+from app.schemas import Prediction
+from app.services.analyses import choose
+from app.services.readings import to_reading
+from app.settings import Settings
+from model.errors import DataError, OverreadError
+from model.radiograph import Radiograph
+
+_LOCK_S = 3.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was written for one file. file: relative to the folder. problem: why it could not be read, else empty."""
+
+    file: str
+    problem: str
+
+
+class Scan:
+    """One scan of one folder into one file. `with scan.open():` first, then `run`.
+
+    total: files in the folder. done: of them, those that have a line. refused: lines with a problem.
+    """
+
+    def __init__(self, folder: Path, out: Path, checkpoint_ids: Sequence[str], settings: Settings) -> None:
+        """Raises DataError `not_a_folder`."""
+        if not folder.is_dir():
+            raise DataError("not_a_folder", f"{folder} is not a folder.")
+        self.folder, self.out = folder, out
+        self.settings = settings
+        self._checkpoint_ids = checkpoint_ids
+        self._files: list[str] = []
+        self.total = self.done = self.refused = 0
+        self._sink: BinaryIO | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[Scan]:
+        """Locks and mends the output, looks what is left. Raises DataError `in_use`, `not_a_scan`; OSError."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with self.out.open("a+b") as sink:
+            self._lock(sink)
+            known = self._mend(sink)
+            files = [name for name in list_files(self.folder) if self.folder / name != self.out]
+            self._files = [name for name in files if name not in known]
+            self.total, self.done = len(files), len(files) - len(self._files)
+            self.refused = sum(known[name] for name in files if name in known)
+            self._sink = sink
+            try:
+                yield self
+            finally:
+                self._sink = None
+
+    def run(self, engine: InferenceEngine, decoder: Decoder) -> Iterator[Line]:
+        """Yields each line after it is on the disk. Decoding goes on beside inference.
+
+        Raises what concerns all files alike: BusyError, UnavailableError, NotFoundError, OSError.
+        """
+        chosen = choose(engine, self._checkpoint_ids, self.settings.pair)
+        for checkpoint_id in chosen:
+            engine.require(checkpoint_id)
+        ahead: deque[tuple[str, Future[_Begun]]] = deque()
+        pool = ThreadPoolExecutor(self.settings.decoders, thread_name_prefix="scan")
+        try:
+            for name in self._files:
+                ahead.append((name, pool.submit(self._begin, engine, decoder, name, chosen)))
+                if len(ahead) >= window(engine):
+                    yield self._write(*ahead.popleft())
+            while ahead:
+                yield self._write(*ahead.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _lock(self, sink: BinaryIO) -> None:
+        """Whoever was killed while writing may take a moment to be gone."""
+        end = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise DataError("in_use", f"Another scan is writing to {self.out}; wait for it to end.") from None
+                time.sleep(0.1)
+
+    def _begin(self, engine: InferenceEngine, decoder: Decoder, name: str, chosen: Sequence[str]) -> _Begun:
+        """Decodes, and hands over to the device without waiting for it."""
+        with engine.arriving():
+            path = self.folder / name
+            radiograph = decoder.read(path.read_bytes(), path.name, max_pixels=self.settings.max_pixels)
+        return _Begun(radiograph, engine.submit(radiograph.grey(), chosen))
+
+    def _write(self, name: str, begun: Future[_Begun]) -> Line:
+        problem = ""
+        content: dict[str, Any]
+        try:
+            content = {"file": name, **begun.result().prediction().model_dump(mode="json")}
+        except (OverreadError, OSError) as error:
+            code = error.code if isinstance(error, OverreadError) else "cannot_open"
+            problem = str(error) if isinstance(error, OverreadError) else f"It cannot be opened ({error.strerror})."
+            content = {"file": name, "problem": {"code": code, "detail": problem}}
+            self.refused += 1
+        assert self._sink is not None
+        self._sink.write(json.dumps(content).encode() + b"\n")
+        self._sink.flush()
+        os.fsync(self._sink.fileno())
+        self.done += 1
+        return Line(name, problem)
+
+    def _mend(self, sink: BinaryIO) -> dict[str, bool]:
+        """Cuts a torn last line off; gives the files that have a line, and whether it tells of a problem."""
+        known: dict[str, bool] = {}
+        sink.seek(0)
+        end = 0
+        for line in sink:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                content = json.loads(line)
+                known[content["file"]] = "problem" in content
+            except (ValueError, KeyError, TypeError):
+                raise DataError(
+                    "not_a_scan", f"{self.out} is there already and is no scan of ours; choose another name."
+                ) from None
+            end += len(line)
+        sink.truncate(end)
+        return known
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A decoded radiograph whose readings are on their way."""
+
+    radiograph: Radiograph
+    readings: list[Future[RawReading]]
+
+    def prediction(self) -> Prediction:
+        """Waits for them."""
+        analyses = [to_reading(self.radiograph, one.result()).analysis for one in self.readings]
+        return Prediction(analyses=analyses, warnings=list(self.radiograph.warnings))
+
+
+def list_files(folder: Path) -> list[str]:
+    """Paths of the files in it and in its folders, relative to it, sorted; without hidden ones."""
+    found = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        base = Path(where).relative_to(folder)
+        found += [(base / name).as_posix() for name in files if name[0] != "."]
+    return sorted(found)
+
+
+def window(engine: InferenceEngine) -> int:
+    """Files in progress at once: a batch on the device, one that waits for it, one that is being decoded."""
+    return 3 * engine.batch_size
+
+
+@contextmanager
+def scanning_engine(settings: Settings, checkpoint_ids: Sequence[str]) -> Iterator[tuple[InferenceEngine, Decoder]]:
+    """An engine with the checkpoints loaded, and decoders, for one scan. Raises NotFoundError `unknown_checkpoint`."""
+    batch = settings.batch_size
+    everything = InferenceEngine(settings.checkpoint_dirs, settings.device, 4 * batch, batch_size=batch)
+    for checkpoint_id in checkpoint_ids:
+        everything.find(checkpoint_id)
+    only = list(checkpoint_ids) or list(settings.pair)
+    chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 4 * batch, only, batch)
+    engine = chosen if chosen.checkpoints() else everything
+    decoder = Decoder(settings.decoders, settings.decode_timeout_s, settings.decode_memory_mb)
+    engine.start()
+    try:
+        engine.wait_settled()
+        yield engine, decoder
+    finally:
+        engine.stop()
+        decoder.close()

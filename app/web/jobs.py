@@ -1,0 +1,91 @@
+"""`/jobs`: long work, how far it is, and how to stop it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from app.context import ServicesDep
+from app.jobs import Job, JobState
+from app.jobs.kinds import reanalyse, verify
+from app.web.render import page, wants_fragment
+
+router = APIRouter(include_in_schema=False, prefix="/jobs")
+ROWS = 50
+_TITLES = {
+    "reanalyse": "Read the worklist again",
+    "scan": "Screen a folder",
+    "verify": "Verify the stored files",
+}
+
+
+class Startable(StrEnum):
+    """What the page can start."""
+
+    REANALYSE = "reanalyse"
+    VERIFY = "verify"
+
+
+@router.get("")
+def index(request: Request, services: ServicesDep) -> Response:
+    """The page, or for htmx the list alone, which asks again while something is to come."""
+    return _page(request, services, "")
+
+
+@router.post("")
+def start(request: Request, services: ServicesDep, kind: Annotated[Startable, Form()]) -> Response:
+    """Starts one of the kinds that the page offers."""
+    if kind is Startable.VERIFY:
+        verify.request(services.jobs)
+    elif not reanalyse.request(services.jobs, services.engine, services.pair):
+        return _page(request, services, "Everything on the worklist has been read by the present pair already.")
+    return RedirectResponse("/jobs", status_code=303)
+
+
+@router.post("/{job_id}/cancel")
+def cancel(services: ServicesDep, job_id: str) -> Response:
+    """Stops a job."""
+    services.jobs.cancel(job_id)
+    return RedirectResponse("/jobs", status_code=303)
+
+
+@router.post("/{job_id}/retry")
+def retry(services: ServicesDep, job_id: str) -> Response:
+    """Goes on with what failed or was cancelled."""
+    services.jobs.retry(job_id)
+    return RedirectResponse("/jobs", status_code=303)
+
+
+def _page(request: Request, services: ServicesDep, said: str) -> Response:
+    jobs, counts = services.jobs.newest(ROWS), services.jobs.counts()
+    context = {
+        "rows": [{"job": job, "title": _TITLES.get(job.kind, job.kind), "outcome": _outcome(job)} for job in jobs],
+        "counts": counts,
+        "active": counts[JobState.QUEUED] + counts[JobState.RUNNING] > 0,
+        "hidden": max(0, sum(counts.values()) - len(jobs)),
+        "said": said,
+    }
+    template = "partials/_jobs.html" if wants_fragment(request) else "pages/jobs.html"
+    return page(request, template, context)
+
+
+def _outcome(job: Job) -> str:
+    """What came of it, in words."""
+    if job.error:
+        return job.error
+    result = job.result
+    if result is None:
+        return ""
+    if job.kind == "verify":
+        bad = len(result["damaged"]) + len(result["missing"])
+        verdict = f"{bad} damaged or missing" if bad else "all as they should be"
+        return f"{result['checked']} files, {verdict}."
+    if job.kind == "reanalyse":
+        refused = len(result["refused"])
+        return f"{result['read']} read" + (f", {refused} could not be read." if refused else ".")
+    if job.kind == "scan":
+        return f"{result['files']} files, {result['refused']} of them could not be read."
+    return ""

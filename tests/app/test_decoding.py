@@ -1,0 +1,171 @@
+"""Decoding in confined processes: the same radiograph, and nothing that a file does reaches the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.decoding import Decoder
+from app.decoding.wire import ANSWER, READ, SAY, Garbled, parse_answer, parse_head
+from app.services.errors import BusyError
+from model.errors import RadiographError
+from model.radiograph import read_radiograph
+from tests.app.conftest import png_bytes
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    made = Decoder(processes=1, timeout_s=4.0)
+    yield made
+    made.close()
+
+
+def _pid(decoder: Decoder) -> int:
+    with decoder._one() as process:
+        return process._process.pid
+
+
+def test_reads_what_is_read_in_process(decoder: Decoder) -> None:
+    for seed, size in ((1, (160, 128)), (2, (900, 700))):
+        data = png_bytes(seed, size)
+        ours, theirs = decoder.read(data, "C:\\x\\a.png"), read_radiograph(data, "C:\\x\\a.png")
+        assert np.array_equal(ours.pixels, theirs.pixels) and ours.pixels.dtype == theirs.pixels.dtype
+        assert not ours.pixels.flags.writeable
+        for name in ("max_value", "sha256", "format", "name", "warnings", "pixel_spacing_mm", "metadata"):
+            assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_reads_real_dicom_as_in_process(decoder: Decoder, real_data: Path) -> None:
+    for path in sorted((real_data / "dicom").glob("*.dcm")):
+        data = path.read_bytes()
+        try:
+            theirs = read_radiograph(data, path.name)
+        except RadiographError as error:
+            with pytest.raises(RadiographError) as refused:
+                decoder.read(data, path.name)
+            assert refused.value.code == error.code
+            continue
+        ours = decoder.read(data, path.name)
+        assert np.array_equal(ours.pixels, theirs.pixels) and ours.metadata == theirs.metadata
+
+
+def test_a_refusal_keeps_its_code_and_the_process(decoder: Decoder) -> None:
+    before = _pid(decoder)
+    for data, code in ((b"", "empty_file"), (b"nothing", "unknown_format"), (png_bytes()[:-40], "damaged_image")):
+        with pytest.raises(RadiographError) as refused:
+            decoder.read(data)
+        assert refused.value.code == code
+    with pytest.raises(RadiographError, match="more than Overread reads"):
+        decoder.read(png_bytes(), max_pixels=1024)
+    assert _pid(decoder) == before
+
+
+def test_a_crash_is_a_damaged_image_and_the_next_file_is_read(decoder: Decoder) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        process = _pid(decoder)
+        os.kill(process, signal.SIGSTOP)  # or it might answer before it dies
+        reading = pool.submit(decoder.read, png_bytes(3))
+        time.sleep(0.1)
+        os.kill(process, signal.SIGKILL)
+        with pytest.raises(RadiographError) as refused:
+            reading.result(20)
+    assert refused.value.code == "damaged_image"
+    assert decoder.read(png_bytes(3)).pixels.shape == (160, 128)
+
+
+def test_a_decoder_that_hangs_is_stopped_in_time() -> None:
+    decoder = Decoder(processes=1, timeout_s=1.0)
+    try:
+        process = _pid(decoder)
+        os.kill(process, signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(RadiographError) as refused:
+            decoder.read(png_bytes())
+        assert refused.value.code == "too_costly" and time.monotonic() - start < 2
+        assert decoder.read(png_bytes(), "again.png").name == "again.png"
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+    finally:
+        decoder.close()
+
+
+def test_memory_is_limited(decoder: Decoder) -> None:
+    """An image within the pixel cap, for which a process with little memory has no room: refused, not the machine's."""
+    data = png_bytes(5, (4000, 4000))
+    small = Decoder(processes=1, timeout_s=10.0, memory_mb=16)
+    try:
+        with pytest.raises(RadiographError) as refused:
+            small.read(data)
+        assert refused.value.code in ("too_large", "damaged_image")
+        assert small.read(png_bytes(6)).pixels.shape == (160, 128)
+    finally:
+        small.close()
+
+
+def test_a_process_is_replaced_after_its_share_of_files() -> None:
+    decoder = Decoder(processes=1, timeout_s=4.0, files_each=2)
+    try:
+        first = _pid(decoder)
+        decoder.read(png_bytes(1))
+        assert _pid(decoder) == first
+        decoder.read(png_bytes(2))
+        assert _pid(decoder) != first
+    finally:
+        decoder.close()
+
+
+def test_who_finds_no_room_is_turned_away() -> None:
+    decoder = Decoder(processes=1, timeout_s=4.0, waiting=0)
+    try:
+        with decoder._one(), pytest.raises(BusyError):
+            decoder.read(png_bytes())
+        decoder.read(png_bytes())
+    finally:
+        decoder.close()
+    with pytest.raises(BusyError):
+        decoder.read(png_bytes())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        (b"XXXX", READ, 64, 64, 1, 10, 4096),
+        (SAY, 7, 64, 64, 1, 10, 4096),
+        (SAY, READ, 64, 64, 1, 10, 2**40),
+        (SAY, READ, 2**31, 2**31, 1, 10, 2**62),
+        (SAY, READ, 64, 64, 4, 10, 4 * 4096),
+        (SAY, READ, 64, 64, 1, 2**31, 4096),
+        (SAY, READ, 1, 4096, 1, 10, 4096),
+        (SAY, 1, 0, 0, 0, 10, 4096),
+    ],
+)
+def test_an_untrue_header_is_not_believed(head: tuple[object, ...]) -> None:
+    with pytest.raises(Garbled):
+        parse_head(ANSWER.pack(*head), 2**24)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff",
+        b"[" * 60000,
+        b"[]",
+        b"{}",
+        b'{"max_value": 3, "format": "PNG", "warnings": [], "pixel_spacing_mm": null, "metadata": {}}',
+        b'{"max_value": 255, "format": "EXE", "warnings": [], "pixel_spacing_mm": null, "metadata": {}}',
+        b'{"max_value": 255, "format": "PNG", "warnings": ["<b>"], "pixel_spacing_mm": null, "metadata": {}}',
+        b'{"max_value": 255, "format": "PNG", "warnings": [], "pixel_spacing_mm": [0, 1], "metadata": {}}',
+        b'{"max_value": 255, "format": "PNG", "warnings": [], "pixel_spacing_mm": null, "metadata": {"a": 1}}',
+    ],
+)
+def test_an_untrue_text_is_not_believed(text: bytes) -> None:
+    head = parse_head(ANSWER.pack(SAY, READ, 64, 64, 1, min(len(text), 60000), 4096), 2**24)
+    with pytest.raises(Garbled):
+        parse_answer(head, text, bytearray([9]) * 4096, b"data", "name")
