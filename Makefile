@@ -4,11 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Browsers, training and decoding do the same on either database.
+DATABASE_TESTS := $(filter-out $(addprefix tests/app/test_,browser.py cli_training.py inference.py),\
+	$(wildcard tests/app/test_*.py))
 
 # Behind a proxy with a certificate of its own, uv must trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup serve test lint bench soak lock clean
+.PHONY: help setup serve test test-postgres lint bench soak lock clean
 
 help:
 	@echo "make serve   the dashboard at http://127.0.0.1:8000 (research use, not for diagnosis)"
@@ -31,6 +34,11 @@ serve: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# What touches the database, once more on a throwaway PostgreSQL server; says so and passes where none is installed.
+test-postgres: setup
+	@.ci/with-postgres $(BIN)/python -m pytest $(DATABASE_TESTS) || { code=$$?; test $$code = 77 && \
+		echo "make test-postgres: skipped, nothing was tested on PostgreSQL."; exit $$((code == 77 ? 0 : code)); }
 
 lint: setup
 	$(BIN)/ruff check .

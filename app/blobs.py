@@ -6,9 +6,13 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.services.errors import NotFoundError
+from model.errors import DataError
+
+_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobStore:
@@ -46,8 +50,21 @@ class BlobStore:
         except FileNotFoundError as error:
             raise NotFoundError("blob_missing", f"The file {digest[:12]}… is no longer in the data folder.") from error
 
+    def digests(self) -> Iterator[str]:
+        """The names of all blobs, in order."""
+        for path in sorted(self.root.glob("??/*")):
+            if _NAME.fullmatch(path.name):
+                yield path.name
+
+    def check(self, digest: str) -> bytes:
+        """The bytes, compared with their name. Raises NotFoundError `blob_missing`, DataError `blob_damaged`."""
+        data = self.get(digest)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise DataError("blob_damaged", f"The file {digest[:12]}… is not what was stored under that name.")
+        return data
+
     def _path(self, digest: str) -> Path:
-        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        if not _NAME.fullmatch(digest):
             raise ValueError(f"{digest!r} is not a SHA-256")
         return self.root / digest[:2] / digest
 

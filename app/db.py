@@ -2,6 +2,10 @@
 
 SQLite: WAL so that readers never wait; every writer begins with BEGIN IMMEDIATE, so that two writers queue instead of
 deadlocking; synchronous=FULL, because NORMAL can lose an acknowledged row when the power goes.
+
+PostgreSQL: writers at READ COMMITTED, so that what is read after waiting for a lock is what its last holder left;
+readers at REPEATABLE READ, so that a page sees one moment, as it does with SQLite. Whoever decides by what it has read
+holds a lock (`with_for_update`, an advisory lock) or has a unique constraint behind it.
 """
 
 from __future__ import annotations
@@ -14,14 +18,28 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from model.errors import ConfigError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 10_000
+_POOL = {  # of connections; Starlette serves with at most 40 threads
+    "pool_pre_ping": True,  # a server that was restarted costs a reconnection, not an error
+    "pool_size": 10,
+    "max_overflow": 30,
+    "pool_timeout": 10,
+    "pool_recycle": 1800,
+}
+_POSTGRES_OPTIONS = {  # of every session: no query, wait or forgotten transaction lasts for ever
+    "timezone": "UTC",
+    "statement_timeout": "30s",
+    "lock_timeout": f"{_BUSY_TIMEOUT_MS}ms",
+    "idle_in_transaction_session_timeout": "60s",
+}
+_MIGRATION_LOCK = 0x0A11_EADB  # any number, as long as nobody else locks by it
 
 
 class Database:
@@ -30,14 +48,13 @@ class Database:
     def __init__(self, url: str) -> None:
         """Raises ConfigError `bad_database`, for a URL that names nothing that can be opened."""
         try:
-            self.engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            self.engine = _create_engine(url)
         except (SQLAlchemyError, ImportError) as error:
             raise _bad_database(error) from error
-        if self.engine.dialect.name == "sqlite":
-            if self.engine.url.database:
-                Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-            _configure_sqlite(self.engine)
-        self._reading = self.engine.execution_options(read_only=True)
+        readers: dict[str, Any] = {"read_only": True}
+        if self.engine.dialect.name == "postgresql":
+            readers = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reading = self.engine.execution_options(**readers)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -52,11 +69,16 @@ class Database:
             yield session
 
     def migrate(self, revision: str = "head") -> None:
-        """Brings the schema to the newest version, or forward to that revision. Raises ConfigError `bad_database`."""
+        """Brings the schema to the newest version, or forward to that revision.
+
+        Of several that start at once, one does it and the others wait. Raises ConfigError `bad_database`; nothing is
+        changed then.
+        """
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         try:
             with self._unbound() as connection, connection.begin():
+                _lock_schema(connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
                 if (
@@ -87,6 +109,40 @@ class Database:
     def close(self) -> None:
         """Gives the connections back."""
         self.engine.dispose()
+
+
+def _create_engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed)
+        _configure_sqlite(engine)
+        return engine
+    if parsed.get_backend_name() in ("postgresql", "postgres"):
+        return create_engine(_with_psycopg(parsed), connect_args=_postgres_arguments(parsed), **_POOL)
+    raise ArgumentError(f"{parsed.get_backend_name()} is neither sqlite nor postgresql")
+
+
+def _with_psycopg(url: URL) -> URL:
+    """As people write it, with the driver that the `postgres` extra brings."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def _postgres_arguments(url: URL) -> dict[str, Any]:
+    """What the URL does not say itself."""
+    options = " ".join(f"-c {name}={value}" for name, value in _POSTGRES_OPTIONS.items())
+    arguments = {"application_name": "overread", "connect_timeout": 10, "options": options}
+    return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def _lock_schema(connection: Connection) -> None:
+    """Until the transaction ends. SQLite's writers queue anyway; PostgreSQL would let two create the same table."""
+    if connection.dialect.name != "postgresql":
+        return
+    for timeout in ("statement_timeout", "lock_timeout"):  # a migration of a large table takes the time that it takes
+        connection.execute(text(f"SET LOCAL {timeout} = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 
 
 def _bad_database(error: Exception) -> ConfigError:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 import model
 from model.radiograph.image import MAX_PIXELS
@@ -19,6 +21,7 @@ class Settings(BaseSettings):
     """Every setting has a default that serves a newcomer on one machine.
 
     data_dir: database, blobs and own checkpoints. database_url: SQLAlchemy URL; empty means SQLite in data_dir.
+    database_password_file: a file with the URL's password, so that no environment shows it.
     device: `auto`, `cpu` or `cuda:N`. max_upload_mb: a request's body, 2²⁰ bytes each. max_pixels: an image's, refused
     before decoding. queue_size: radiographs that may wait for the device before others are turned away. batch_size:
     radiographs that the device reads at once, at most. decoders: processes that decode uploads; decode_timeout_s: what
@@ -36,6 +39,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("data")
     database_url: str = ""
+    database_password_file: Path | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -65,8 +69,16 @@ class Settings(BaseSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        """The URL to connect to."""
-        return self.database_url or f"sqlite:///{(self.data_dir / 'overread.sqlite3').resolve()}"
+        """The URL to connect to. Raises OSError when the password's file cannot be read."""
+        if not self.database_url:
+            return f"sqlite:///{(self.data_dir / 'overread.sqlite3').resolve()}"
+        if self.database_password_file is None:
+            return self.database_url
+        password = self.database_password_file.read_text().rstrip("\r\n")
+        try:
+            return make_url(self.database_url).set(password=password).render_as_string(hide_password=False)
+        except ArgumentError:  # Database says what is wrong with it
+            return self.database_url
 
     @property
     def checkpoint_dirs(self) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from app.cli import data, quality, scan, serving, training, users
+from app.cli import backup, data, quality, scan, serving, training, users
 from model.errors import OverreadError
 
 
@@ -31,6 +31,7 @@ def build() -> typer.Typer:
     quality.register(app)
     scan.register(app)
     users.register(app)
+    backup.register(app)
     return app
 
 
