@@ -5,7 +5,7 @@ grey. Whatever is wrong with the bytes, the only exception is `RadiographError`,
 
 empty_file, unknown_format, ambiguous_format; damaged_image, damaged_dicom; too_small, too_large, bad_aspect_ratio,
 constant_image; no_pixel_data, unsupported_transfer_syntax, unsupported_pixels, bad_lut; not_a_radiograph, not_chest,
-lateral_view; and on writing multiple_frames, bad_stamp, cannot_write_dicom.
+lateral_view, multiple_frames (of DICOM; of PNG and JPEG only on writing); and on writing bad_stamp, cannot_write_dicom.
 
 Warnings: colour_converted, alpha_composited, one_bit, reduced_to_8_bits, white_level_guessed, rotated_by_exif,
 exif_unreadable, trailing_data, multiple_frames, not_a_chest_radiograph (vivid colours); of DICOM alone:
