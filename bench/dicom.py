@@ -2,9 +2,9 @@
 
     python -m bench.dicom
 
-Each file is read twice, each time by a process of its own: as it is, and with a header that says it is a frontal chest
-radiograph, since most of the set are other modalities, refused before a pixel is decoded. The memory is the peak resident
-set of that process and of its decoding child, interpreter and libraries included.
+Each file is read twice, each time by a process of its own: as it is, and with a header that says it is a frontal
+chest radiograph, since most of the set are other modalities, refused before a pixel is decoded. The memory is the peak
+resident set of that process or of its decoding child, interpreter and libraries included.
 """
 
 from __future__ import annotations
