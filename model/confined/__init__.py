@@ -1,7 +1,8 @@
-"""Code of ours in a child process that may neither grow, nor linger, nor write: for parsers that hostile bytes may break.
+"""Code of ours in a child process that may neither grow nor linger: for parsers that hostile bytes may break.
 
-The child is a fresh interpreter with an empty environment. It gets its input as an open file and answers into another one
-that has no name, so nothing is left behind however it ends; memory, processor time and output are bounded by the kernel.
+The child is a fresh interpreter with an empty environment. It gets its input as an open file and answers into another
+one that has no name, so nothing is left behind however it ends; memory, processor time and the size of whatever it
+writes are bounded by the kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from model.errors import OverreadError
 
 REFUSED = 3  # exit code of a child that says, as JSON, why it refuses its input
 _ROOT = str(Path(__file__).resolve().parents[2])
-_START = "import sys; sys.path.insert(0, {root!r}); from model.confined.child import run; run({module!r}, {limits!r}, {args!r})"
+_START = """
+import sys
+sys.path.insert(0, {root!r})
+from model.confined.child import run
+run({module!r}, {limits!r}, {arguments!r})
+"""
 
 
 class ConfinedError(OverreadError):
@@ -43,7 +49,7 @@ def run_confined(module: str, source: BinaryIO, limits: Limits, arguments: Seque
     Raises ConfinedError.
     """
     bounds = (limits.memory_bytes, limits.cpu_s, limits.output_bytes)
-    start = _START.format(root=_ROOT, module=module, limits=bounds, args=tuple(arguments))
+    start = _START.format(root=_ROOT, module=module, limits=bounds, arguments=tuple(arguments))
     with tempfile.TemporaryFile() as answer:
         try:
             done = subprocess.run(

@@ -1,7 +1,7 @@
 """Every file of pydicom's own test set is decoded or refused, and what is decoded equals what pydicom decodes.
 
-Most are other modalities, refused by their header. So each is read a second time with a header that says it is a frontal
-chest radiograph, that its pixels may show whether the decoders hold. `python -m bench.dicom` prints the table.
+Most are other modalities, refused by their header. So each is read a second time with a header that says it is a
+frontal chest radiograph, that its pixels may show whether the decoders hold. `python -m bench.dicom` prints the table.
 """
 
 from __future__ import annotations
