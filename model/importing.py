@@ -162,7 +162,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _read_confined(source: BinaryIO, size: int) -> dict[str, Tensor]:
-    limits = Limits(memory_bytes=4 * size + 2**28, cpu_s=60, wall_s=120, output_bytes=4 * _MAX_ELEMENTS + 2**22)
+    limits = Limits(memory_bytes=4 * size + 2**28, cpu_s=60, wall_s=900, output_bytes=4 * _MAX_ELEMENTS + 2**22)
     os.lseek(source.fileno(), 0, os.SEEK_SET)
     try:
         return dict(load(run_confined("weights", source, limits, (_MAX_ELEMENTS,))))

@@ -59,7 +59,9 @@ def _check_archive(source: BinaryIO, size: int) -> None:
         raise Refused("unsafe_pickle", _NOT_ONLY_TENSORS.format(what=" (a TorchScript program)"))
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or len(members) > _MAX_ENTRIES or sum(member.file_size for member in members) > size:
-        raise Refused("damaged_weights", "This file unpacks to more than it is long; PyTorch does not write such files.")
+        raise Refused(
+            "damaged_weights", "This file unpacks to more than it is long; PyTorch does not write such files."
+        )
 
 
 def _tensors(found: Any, max_elements: int) -> dict[str, torch.Tensor]:

@@ -91,7 +91,7 @@ def _frame_header(data: bytes) -> tuple[int, int, int, int, int]:
 def _through_gdcm(data: bytes, syntax: str, rows: int, columns: int, precision: int) -> np.ndarray:
     word = np.dtype(np.uint8 if precision <= 8 else "<u2")
     size = rows * columns * word.itemsize
-    limits = Limits(memory_bytes=8 * size + len(data) + 2**26, cpu_s=10, wall_s=20, output_bytes=size + 2**16)
+    limits = Limits(memory_bytes=8 * size + len(data) + 2**26, cpu_s=10, wall_s=120, output_bytes=size + 2**16)
     try:
         with tempfile.TemporaryFile() as source:
             source.write(data)

@@ -30,10 +30,22 @@ from model.preprocess import Preprocessing
 from model.saliency import gradcam
 from tests.model.foreign_networks import CheXNet, XRVDenseNet, randomised, with_old_names
 
-XRV_NAMES = (
-    "Atelectasis Consolidation Infiltration Pneumothorax Edema Emphysema Fibrosis Effusion Pneumonia "
-    "Pleural_Thickening Cardiomegaly Nodule Mass Hernia"
-).split()
+XRV_NAMES = [
+    "Atelectasis",
+    "Consolidation",
+    "Infiltration",
+    "Pneumothorax",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Effusion",
+    "Pneumonia",
+    "Pleural_Thickening",
+    "Cardiomegaly",
+    "Nodule",
+    "Mass",
+    "Hernia",
+]
 GREY = np.random.default_rng(3).random((96, 96), dtype=np.float32)
 TOLERANCE = 1e-5
 
