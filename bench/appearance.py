@@ -4,9 +4,9 @@
 
 With --fit: the logistic regression of `model.radiograph.appearance`, on the radiographs of train_val_list.txt, on
 phantoms, and on the families of pictures in TUNED_ON; its numbers are printed, to be copied into that module. The
-threshold is where 0.3 % of those radiographs would be warned about. Without it: the share warned about of the radiographs
-of test_list.txt, with its interval (Wilson, 95 %), and of pictures of JUDGED_ON and photographs that packages bring, none
-of which the fit has seen; turned and inverted radiographs are reported apart.
+threshold is where 0.3 % of those radiographs would be warned about. Without it: the share warned about of the
+radiographs of test_list.txt, with its interval (Wilson, 95 %), and of pictures of JUDGED_ON and photographs that
+packages bring, none of which the fit has seen; turned and inverted radiographs are reported apart.
 """
 
 from __future__ import annotations

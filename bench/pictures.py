@@ -11,23 +11,7 @@ from scipy.ndimage import gaussian_filter
 Draw = Callable[[np.random.Generator], np.ndarray]
 SIDE = 384
 _Y, _X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
-_WORDS = [
-    "patient",
-    "history",
-    "of",
-    "the",
-    "lung",
-    "was",
-    "seen",
-    "again",
-    "without",
-    "change",
-    "report",
-    "signed",
-    "electronically",
-    "by",
-    "department",
-]
+_WORDS = ("patient history lung", "was seen again", "without change", "report signed", "by the department", "of")
 
 
 def _grey(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Foreign checkpoints → checkpoint folders: DenseNet-121 as torchvision, CheXNet's heirs and TorchXRayVision save it.
 
-One network runs them all. What differs is put right here: prefixes, the old names of dense layers, a classifier inside a
-Sequential, one input channel, outputs in another order or more of them, rescaled probabilities, and the preprocessing.
+One network runs them all. What differs is put right here: prefixes, the old names of dense layers, a classifier inside
+a Sequential, one input channel, outputs in another order or more of them, rescaled probabilities, the preprocessing.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def import_checkpoint(
 ) -> Card:
     """Turns a `.pth` or `.safetensors` file into a checkpoint folder; returns its card.
 
-    path: a state dict of DenseNet-121, possibly wrapped; what it is, its bytes say, not its name. folder: where to; must
-    not exist. checkpoint_id: the folder's name by default. preprocessing: by default the convention's, which is told from
-    the weights: one input channel means TorchXRayVision (centre cut, 224 px, −1024..1024), otherwise the shorter side to
-    256, the middle 224, ImageNet's mean and deviation. outputs: the finding of each output in order, "" for one that is
-    none of the 14; ChestX-ray14's order by default, or TorchXRayVision's of 18. operating_points: probabilities over which
-    a finding is positive; 0.5 by default, which nobody chose on data, except where TorchXRayVision's `op_threshs` are among
-    the weights: its code maps them to 0.5, and so does the imported network.
+    path: a state dict of DenseNet-121, possibly wrapped; what it is, its bytes say, not its name. folder: where to;
+    must not exist. checkpoint_id: the folder's name by default. preprocessing: by default the convention's, which is
+    told from the weights: one input channel means TorchXRayVision (centre cut, 224 px, −1024..1024), otherwise the
+    shorter side to 256, the middle 224, ImageNet's mean and deviation. outputs: the finding of each output in order, ""
+    for one that is none of the 14; ChestX-ray14's order by default, or TorchXRayVision's of 18. operating_points:
+    probabilities over which a finding is positive; 0.5 by default, which nobody chose on data, except where
+    TorchXRayVision's `op_threshs` are among the weights: its code maps them to 0.5, and so does the imported network.
 
     Raises CheckpointError: `not_found`, `too_large`, `unknown_format`, `unsafe_pickle`, `damaged_weights`,
     `not_a_network`, `bad_weights`, `missing_findings`, `bad_operating_points`, `bad_id`, `exists`, `not_finite`. Then

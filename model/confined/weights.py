@@ -1,7 +1,7 @@
 """A stranger's weights file → named float32 tensors as safetensors. Nothing in it is run.
 
-PyTorch's files are pickles: they are read with `weights_only=True`, which knows tensors and plain containers and refuses
-the rest, and that in this child, because an unpickler was never meant for hostile bytes.
+PyTorch's files are pickles: they are read with `weights_only=True`, which knows tensors and plain containers and
+refuses the rest, and that in this child, because an unpickler was never meant for hostile bytes.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def _check_archive(source: BinaryIO, size: int) -> None:
         raise Refused("unsafe_pickle", _NOT_ONLY_TENSORS.format(what=" (a TorchScript program)"))
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or len(members) > _MAX_ENTRIES or sum(member.file_size for member in members) > size:
-        raise Refused(
-            "damaged_weights", "This file unpacks to more than it is long; PyTorch does not write such files."
-        )
+        raise Refused("damaged_weights", "This file unpacks to more than it is long; PyTorch writes none such.")
 
 
 def _tensors(found: Any, max_elements: int) -> dict[str, torch.Tensor]:

@@ -1,9 +1,9 @@
 """Does a picture look like a frontal chest radiograph? A cheap test on the pixels, for files whose header cannot say.
 
-A frontal chest is two dark lungs beside a brighter mediastinum, under brighter shoulders and over a brighter abdomen, much
-the same left and right, smooth at this scale, in many greys. Each of these is a number below, taken on 64 × 64 cells; a
-logistic regression weighs them. `python -m bench.appearance` fits it, and measures it on radiographs and pictures that had
-no part in that. A lateral, upside-down or inverted radiograph looks like none, and is said to.
+A frontal chest is two dark lungs beside a brighter mediastinum, under brighter shoulders and over a brighter abdomen,
+much the same left and right, smooth at this scale, in many greys. Each of these is a number below, taken on 64 × 64
+cells; a logistic regression weighs them. `python -m bench.appearance` fits it, and measures it on radiographs and
+pictures that had no part in that.
 """
 
 from __future__ import annotations

@@ -31,21 +31,9 @@ from model.saliency import gradcam
 from tests.model.foreign_networks import CheXNet, XRVDenseNet, randomised, with_old_names
 
 XRV_NAMES = [
-    "Atelectasis",
-    "Consolidation",
-    "Infiltration",
-    "Pneumothorax",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Effusion",
-    "Pneumonia",
-    "Pleural_Thickening",
-    "Cardiomegaly",
-    "Nodule",
-    "Mass",
-    "Hernia",
-]
+    "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema", "Emphysema", "Fibrosis", "Effusion",
+    "Pneumonia", "Pleural_Thickening", "Cardiomegaly", "Nodule", "Mass", "Hernia",
+]  # fmt: skip
 GREY = np.random.default_rng(3).random((96, 96), dtype=np.float32)
 TOLERANCE = 1e-5
 
@@ -103,7 +91,7 @@ def test_chexnet_style(tmp_path, legacy):
 
 
 def test_the_input_of_torchvision_and_chexnet_is_theirs():
-    """Shorter side to 256, centre 224, ImageNet's mean and deviation; on a size where both crops fall on whole pixels."""
+    """Shorter side to 256, centre 224, ImageNet's mean and deviation; both crops fall on whole pixels here."""
     steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
     steps.append(transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     rows, columns = np.mgrid[:512, :640]
