@@ -8,10 +8,11 @@ constant_image; no_pixel_data, unsupported_transfer_syntax, unsupported_pixels, 
 lateral_view, multiple_frames (of DICOM; of PNG and JPEG only on writing); and on writing bad_stamp, cannot_write_dicom.
 
 Warnings: colour_converted, alpha_composited, one_bit, reduced_to_8_bits, white_level_guessed, rotated_by_exif,
-exif_unreadable, trailing_data, multiple_frames, not_a_chest_radiograph (by its colours, or by model.radiograph.appearance); of DICOM alone:
-preamble_not_empty, modality_unknown, for_processing, body_part_unknown, view_unknown, oblique_view,
-orientation_unusual, photometric_missing, polarity_contradiction, rescale_ignored, window_ignored,
-pixel_spacing_invalid, spacing_at_detector.
+exif_unreadable, trailing_data; of PNG and JPEG alone: multiple_frames, not_a_chest_radiograph (by vivid colours, or by
+`model.radiograph.appearance`, which also takes an inverted radiograph for none); of DICOM alone: preamble_not_empty,
+modality_unknown, for_processing, body_part_unknown, view_unknown, oblique_view, orientation_unusual,
+photometric_missing, polarity_contradiction, rescale_ignored, window_ignored, pixel_spacing_invalid,
+spacing_at_detector.
 """
 
 from __future__ import annotations
