@@ -32,6 +32,7 @@ CARD_VERSION = 1
 BUNDLED = Path(__file__).parent / "checkpoints"
 NOTICE = "Research use, not for diagnosis."
 MAX_WEIGHTS_BYTES = 256 * 2**20
+THRESHOLDS = "op_threshs"  # among the weights of a network that rescales its probabilities: model.network
 
 
 @dataclass(frozen=True)
@@ -227,16 +228,18 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         raise CheckpointError("too_large", f"{path} is larger than a DenseNet-121 can be.")
     if sha256_file(path) != card.weights_sha256:
         raise CheckpointError("hash_mismatch", f"The weights in {folder} are not those that its card names.")
-    network = build_network(seed=0)
     try:
         weights = load_file(path)
     except SafetensorError as error:
         raise CheckpointError("bad_weights", f"{path} is not a safetensors file: {error}.") from error
+    network = build_network(seed=0, channels=card.preprocessing.channels, rescaled=THRESHOLDS in weights)
     expected = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     wrong = [k for k in expected if k not in weights or weights[k].shape != expected[k].shape]
     wrong += [k for k in weights if k not in expected]
     if wrong:
         raise CheckpointError("bad_weights", f"{path}: {len(wrong)} weights do not fit DenseNet-121, first {wrong[0]}.")
+    if THRESHOLDS in weights and not bool(((weights[THRESHOLDS] > 0) & (weights[THRESHOLDS] < 1)).all()):
+        raise CheckpointError("bad_weights", f"{path}: an operating point in {THRESHOLDS} is not within 0 and 1.")
     network.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
     network.eval().requires_grad_(False)
     return Checkpoint(card, network.to(device), torch.device(device))

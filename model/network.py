@@ -6,6 +6,7 @@ torchvision's `features.transition3.relu`, the layer that the authors' code name
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,16 +49,58 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def build_network(seed: int | None = None) -> DenseNet:
-    """DenseNet-121 with 14 logits (N×3×S×S float32 → N×14), untrained.
+class RescaledDenseNet(DenseNet):
+    """DenseNet-121 whose probabilities are rescaled so that each finding's operating point t comes to lie at 0.5.
+
+    TorchXRayVision's `op_norm` (Apache-2.0): p becomes p/(2t) below t, and 1 − (1 − p)/(2(1 − t)) from t on. Here it
+    works on logits, so that a sigmoid makes the same probabilities of them. It rises with p, so it changes no ranking
+    and, but for a positive factor, no saliency map.
+
+    op_threshs: 14 probabilities within 0 and 1; a buffer, and so a part of the weights and of their hash.
+    """
+
+    op_threshs: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(growth_rate=32, block_config=(6, 12, 24, 16), num_init_features=64, num_classes=len(FINDINGS))
+        self.register_buffer("op_threshs", torch.full((len(FINDINGS),), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C×S×S → N×14 rescaled logits."""
+        return self.rescaled(super().forward(x))
+
+    def rescaled(self, logits: Tensor) -> Tensor:
+        """The classifier's logits, N×14 → those whose sigmoid is the rescaled probability."""
+        t = self.op_threshs
+        # Of the smaller of p and 1 − p, which is at most a half, the logarithm is exact, and the other follows.
+        log_p = F.logsigmoid(logits) - (2 * t).log()
+        log_q = F.logsigmoid(-logits) - (2 * (1 - t)).log()
+        below = logits.sigmoid() < t
+        log_least = torch.where(below, log_p, log_q).clamp(max=-math.log(2))
+        odds = log_least - torch.log1p(-log_least.exp())
+        return torch.where(below, odds, -odds)
+
+
+def build_network(seed: int | None = None, channels: int = 3, rescaled: bool = False) -> DenseNet:
+    """DenseNet-121 with 14 logits (N×C×S×S float32 → N×14), untrained.
 
     seed: initialises the weights reproducibly without touching the global generator; None uses the global one.
+    channels: C, of the input. rescaled: a RescaledDenseNet.
     """
     if seed is None:
-        return densenet121(weights=None, num_classes=len(FINDINGS))
+        network = RescaledDenseNet() if rescaled else densenet121(weights=None, num_classes=len(FINDINGS))
+        if channels != 3:
+            network.features.conv0 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(network.features.conv0.weight)
+        return network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return densenet121(weights=None, num_classes=len(FINDINGS))
+        return build_network(None, channels, rescaled)
+
+
+def output_logits(network: DenseNet, logits: Tensor) -> Tensor:
+    """What the network puts out for these logits of its classifier, N×14."""
+    return network.rescaled(logits) if isinstance(network, RescaledDenseNet) else logits
 
 
 def stage_names() -> tuple[str, ...]:

@@ -58,15 +58,16 @@ class Preprocessing:
 
     size_px: side of the square input. square: `pad` with black or `cut` the longer side. centre_crop: share of the
     square's side that is kept, 0..1. resize: `antialias` (bilinear with a support that grows with the scale) or
-    `nearest` (the paper's code). mean, std: per channel, on grey values in 0..1 repeated over three channels.
+    `nearest` (the paper's code). mean, std: per channel, on grey values in 0..1; there are as many channels as numbers,
+    three or one. Other scales are a mean and a deviation too: −1024..1024 is (0.5,) and (1/2048,).
     """
 
     size_px: int = 224
     square: Literal["pad", "cut"] = "pad"
     centre_crop: float = 1.0
     resize: Literal["antialias", "nearest"] = "antialias"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
         if not 32 <= self.size_px <= 2048:
@@ -75,8 +76,13 @@ class Preprocessing:
             raise ConfigError("bad_preprocessing", f"centre_crop must be in 0.1..1, not {self.centre_crop}.")
         if self.square not in ("pad", "cut") or self.resize not in ("antialias", "nearest"):
             raise ConfigError("bad_preprocessing", f"Unknown square “{self.square}” or resize “{self.resize}”.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ConfigError("bad_preprocessing", "mean and std need three numbers each, std above zero.")
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or not min(self.std) > 0:
+            raise ConfigError("bad_preprocessing", "mean and std need three numbers each, or one; std above zero.")
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input."""
+        return len(self.mean)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Preprocessing:
@@ -94,7 +100,9 @@ class Preprocessing:
         """Left, top and side of the square that becomes the input, in source pixels (may lie outside when padding)."""
         side = max(height, width) if self.square == "pad" else min(height, width)
         kept = max(1, round(side * self.centre_crop))
-        return (width - side) // 2 + (side - kept) // 2, (height - side) // 2 + (side - kept) // 2, kept
+        # Where the middle falls between two pixels, cutting takes the later one, as TorchXRayVision does.
+        left, top = (n // 2 - side // 2 if self.square == "cut" else (n - side) // 2 for n in (width, height))
+        return left + (side - kept) // 2, top + (side - kept) // 2, kept
 
     def input_map(self, height: int, width: int) -> InputMap:
         """The map for a source image of that size."""
@@ -118,11 +126,11 @@ class Preprocessing:
         return image[0, 0].clamp(0, 1).numpy()
 
     def normalise(self, grey: Tensor) -> Tensor:
-        """Input grey images, N×S×S float in 0..1 → network input N×3×S×S float32."""
-        mean = torch.tensor(self.mean, device=grey.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=grey.device).view(1, 3, 1, 1)
+        """Input grey images, N×S×S float in 0..1 → network input N×C×S×S float32, C channels."""
+        mean = torch.tensor(self.mean, device=grey.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=grey.device).view(1, -1, 1, 1)
         return (grey.float().unsqueeze(1) - mean) / std
 
     def tensor(self, grey: np.ndarray) -> Tensor:
-        """Source grey image H×W in 0..1 → network input 1×3×S×S float32."""
+        """Source grey image H×W in 0..1 → network input 1×C×S×S float32."""
         return self.normalise(torch.from_numpy(self.input_grey(grey))[None])

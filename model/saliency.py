@@ -27,7 +27,7 @@ from torchvision.models import DenseNet
 
 from model.errors import ConfigError
 from model.findings import FINDINGS
-from model.network import LAST_LAYER, MIDDLE_LAYER, check_stage, head, last_activation
+from model.network import LAST_LAYER, MIDDLE_LAYER, check_stage, head, last_activation, output_logits
 from model.preprocess import Box, InputMap
 
 BLOCK4_INPUT = "features.transition3"
@@ -63,7 +63,8 @@ def gradcam(
 ) -> SaliencyMaps:
     """Grad-CAM of the logits at each layer for each finding, and the logits, from one forward pass.
 
-    network: in evaluation mode; read only, so threads may share it. inputs: N×3×S×S float32, S ≥ 32. layers: any of
+    network: in evaluation mode; read only, so threads may share it. inputs: N×C×S×S float32, C the
+    network's channels, S ≥ 32. layers: any of
     `model.network.stage_names()`; none gives the logits alone. findings: indices into FINDINGS, all 14 by default.
 
     The forward pass is torchvision's own, operation by operation and in the inputs' memory format, so which ReLUs are
@@ -77,6 +78,7 @@ def gradcam(
     compute = _analytic if ANALYTIC.issuperset(layers) else _by_autograd
     with torch.inference_mode(False), torch.no_grad():
         logits, maps = compute(network, inputs, frozenset(layers), chosen)
+        logits = output_logits(network, logits)
     if not bool(torch.isfinite(logits).all()):
         raise ConfigError("not_finite", "The network's logits are not finite: check its weights.")
     return SaliencyMaps(logits.float(), {name: maps[name].float() for name in layers}, chosen)
@@ -84,9 +86,10 @@ def gradcam(
 
 def check_request(network: DenseNet, inputs: Tensor, layers: Sequence[str], findings: tuple[int, ...]) -> None:
     """Raises ConfigError `bad_input`, `not_finite`, `unknown_layer`, `unknown_finding` or `network_in_training`."""
-    if inputs.ndim != 4 or inputs.shape[0] < 1 or inputs.shape[1] != 3 or min(inputs.shape[2:]) < MIN_SIZE_PX:
-        shape = "×".join(str(n) for n in inputs.shape)
-        raise ConfigError("bad_input", f"The input must be N×3×S×S with S ≥ {MIN_SIZE_PX}, not {shape or 'a number'}.")
+    channels = network.features.conv0.in_channels
+    if inputs.ndim != 4 or inputs.shape[0] < 1 or inputs.shape[1] != channels or min(inputs.shape[2:]) < MIN_SIZE_PX:
+        shape = "×".join(str(n) for n in inputs.shape) or "a number"
+        raise ConfigError("bad_input", f"The input must be N×{channels}×S×S with S ≥ {MIN_SIZE_PX}, not {shape}.")
     if not inputs.is_floating_point():
         raise ConfigError("bad_input", f"The input must be normalised floating point, not {inputs.dtype}.")
     if not bool(torch.isfinite(inputs.sum())):  # a sum, because it is ten times quicker than looking at each

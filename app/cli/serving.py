@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli import importing
 from app.cli.common import read_settings
 from model.errors import CheckpointError, ConfigError, OverreadError
 
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     registry = typer.Typer(help="The checkpoints that can read.", no_args_is_help=True)
     registry.command("list")(list_)
     registry.command("show")(show)
+    importing.register(registry)
     app.add_typer(registry, name="checkpoints")
 
 

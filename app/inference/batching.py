@@ -51,9 +51,9 @@ class Item:
 
 def check_input(inputs: Tensor) -> None:
     """Refuses what would spoil a batch for the others. Raises ConfigError `bad_input` or `not_finite`."""
-    if inputs.ndim != 4 or inputs.shape[:2] != (1, 3) or min(inputs.shape[2:]) < MIN_SIZE_PX:
+    if inputs.ndim != 4 or inputs.shape[0] != 1 or min(inputs.shape[2:]) < MIN_SIZE_PX:
         shape = "×".join(str(n) for n in inputs.shape)
-        raise ConfigError("bad_input", f"The input must be 1×3×S×S with S ≥ {MIN_SIZE_PX}, not {shape or 'a number'}.")
+        raise ConfigError("bad_input", f"The input must be 1×C×S×S with S ≥ {MIN_SIZE_PX}, not {shape or 'a number'}.")
     if not bool(torch.isfinite(inputs.sum())):
         raise ConfigError("not_finite", "The radiograph has values that are not finite.")
 

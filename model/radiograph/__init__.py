@@ -5,13 +5,14 @@ grey. Whatever is wrong with the bytes, the only exception is `RadiographError`,
 
 empty_file, unknown_format, ambiguous_format; damaged_image, damaged_dicom; too_small, too_large, bad_aspect_ratio,
 constant_image; no_pixel_data, unsupported_transfer_syntax, unsupported_pixels, bad_lut; not_a_radiograph, not_chest,
-lateral_view; and on writing multiple_frames, bad_stamp, cannot_write_dicom.
+lateral_view, multiple_frames (of DICOM; of PNG and JPEG only on writing); and on writing bad_stamp, cannot_write_dicom.
 
 Warnings: colour_converted, alpha_composited, one_bit, reduced_to_8_bits, white_level_guessed, rotated_by_exif,
-exif_unreadable, trailing_data, multiple_frames, not_a_chest_radiograph (vivid colours); of DICOM alone:
-preamble_not_empty, modality_unknown, for_processing, body_part_unknown, view_unknown, oblique_view,
-orientation_unusual, photometric_missing, polarity_contradiction, rescale_ignored, window_ignored,
-pixel_spacing_invalid, spacing_at_detector; and lateral_view where the caller takes one.
+exif_unreadable, trailing_data; of PNG and JPEG alone: multiple_frames, not_a_chest_radiograph (by vivid colours, or by
+`model.radiograph.appearance`, which also takes an inverted radiograph for none); of DICOM alone: preamble_not_empty,
+modality_unknown, for_processing, body_part_unknown, view_unknown, oblique_view, orientation_unusual,
+photometric_missing, polarity_contradiction, rescale_ignored, window_ignored, pixel_spacing_invalid,
+spacing_at_detector; and lateral_view where the caller takes one.
 """
 
 from __future__ import annotations

@@ -42,8 +42,7 @@ def read_dicom(data: bytes, name: str, max_pixels: int, lateral: bool = False) -
         if PIXEL_DATA not in header.dataset:
             raise RadiographError("no_pixel_data", "This DICOM file has no image in it, or is cut short before it.")
         check_transfer_syntax(parsed.transfer_syntax)
-        layout, more = read_layout(parsed)
-        warnings += more
+        layout = read_layout(parsed)
         grey, more = _grey(header, layout)
         warnings += more
         check_size(layout.columns, layout.rows, max_pixels, layout.bits_allocated // 8)

@@ -1,4 +1,4 @@
-"""The first frame of DICOM Pixel Data as words: uncompressed, RLE and JPEG 2000.
+"""The frame of DICOM Pixel Data as words: uncompressed, RLE, JPEG, JPEG-LS and JPEG 2000.
 
 Every length is compared with what the header promises before a decoder runs: a few hundred bytes may claim gigabytes.
 """
@@ -25,12 +25,13 @@ from pydicom.uid import (
 
 from model.errors import RadiographError
 from model.radiograph.header import PIXEL_DATA, Parsed
+from model.radiograph.jpeg import JPEG, decode_jpeg
 
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
 
 _JPEG_2000 = {JPEG2000Lossless, JPEG2000}
 _MAX_JPEG_2000_PIXELS = 25_000_000  # OpenJPEG holds each as 4 bytes and copies once
-_MAX_PIXELS_PER_BYTE = 1000  # of a JPEG 2000 stream; anything beyond is a flat field
+_MAX_PIXELS_PER_BYTE = 2000  # of a JPEG 2000 stream; anything beyond is a flat field
 _MAX_TILES = 10_000
 
 
@@ -40,7 +41,6 @@ class FrameLayout:
 
     rows: int
     columns: int
-    frames: int
     bits_allocated: int
     bits_stored: int
     high_bit: int
@@ -86,13 +86,21 @@ class Frame:
         return Frame(words, layout)
 
 
-def read_layout(parsed: Parsed) -> tuple[FrameLayout, list[str]]:
-    """The layout, checked for being readable. Raises RadiographError `unsupported_pixels`, `damaged_dicom`."""
+def read_layout(parsed: Parsed) -> FrameLayout:
+    """The layout, checked for being readable.
+
+    Raises RadiographError `multiple_frames`, `unsupported_pixels`, `damaged_dicom`.
+    """
     header = parsed.header
     frames_text = header.text(0x00280008)
     if frames_text and not (frames_text.isascii() and frames_text.isdigit() and 0 < int(frames_text) < 2**31):
         raise RadiographError("damaged_dicom", f"This DICOM file declares “{frames_text}” frames.")
     frames = int(frames_text or 1)
+    if frames > 1:
+        raise RadiographError(
+            "multiple_frames",
+            f"This DICOM file holds {frames} images; send the frontal radiograph as a file of its own.",
+        )
     samples = header.short(0x00280002)
     allocated = header.short(0x00280100)
     if samples not in (None, 1) or allocated not in (8, 16):
@@ -106,39 +114,42 @@ def read_layout(parsed: Parsed) -> tuple[FrameLayout, list[str]]:
     high = stored - 1 if high is None else high
     if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
         raise RadiographError("damaged_dicom", f"This DICOM file places {stored} bits of {allocated} at bit {high}.")
-    layout = FrameLayout(
+    return FrameLayout(
         rows=header.short(0x00280010) or 0,
         columns=header.short(0x00280011) or 0,
-        frames=frames,
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=high,
         signed=header.short(0x00280103) == 1,
     )
-    return layout, ["multiple_frames"] if frames > 1 else []
 
 
 def decode_frame(parsed: Parsed, layout: FrameLayout) -> Frame:
-    """Decode the first frame of a data set whose transfer syntax was checked.
+    """Decode the frame of a data set whose transfer syntax was checked.
 
     Raises RadiographError, and whatever the decoders raise for damaged bytes.
     """
     data = parsed.header.raw(PIXEL_DATA) or b""
     syntax = parsed.transfer_syntax
     if syntax in NATIVE:
-        _check_length(len(data), layout.frame_bytes * layout.frames)
+        _check_length(len(data), layout.frame_bytes)
         word = np.dtype(np.uint8 if layout.bits_allocated == 8 else "<u2" if parsed.header.little_endian else ">u2")
         words = np.frombuffer(data, word, layout.rows * layout.columns).reshape(layout.rows, layout.columns)
         return Frame(words.astype(word.newbyteorder("=")), layout)
     if syntax == RLELossless:
-        return Frame(_decode_rle(get_frame(data, 0, number_of_frames=layout.frames), layout), layout)
-    words = _decode_jpeg_2000(get_frame(data, 0, number_of_frames=layout.frames), layout)
+        return Frame(_decode_rle(get_frame(data, 0, number_of_frames=1), layout), layout)
+    stream = get_frame(data, 0, number_of_frames=1)
+    if syntax in JPEG:
+        values, precision = decode_jpeg(stream, syntax, layout.rows, layout.columns)
+        words = _as_stored(values, precision, False, layout)
+    else:
+        words = _decode_jpeg_2000(stream, layout)
     return Frame(words, replace(layout, high_bit=layout.bits_stored - 1))
 
 
 def check_transfer_syntax(syntax: str) -> None:
     """Raises RadiographError `unsupported_transfer_syntax`."""
-    if syntax not in NATIVE | _JPEG_2000 | {RLELossless}:
+    if syntax not in NATIVE | _JPEG_2000 | JPEG | {RLELossless}:
         raise RadiographError(
             "unsupported_transfer_syntax",
             f"This DICOM file is encoded in a way Overread cannot read yet ({syntax or 'not stated'}); "
@@ -187,18 +198,27 @@ def _decode_jpeg_2000(data: bytes, layout: FrameLayout) -> np.ndarray:
     decoded = np.frombuffer(decode_pixel_data(data, version=2), np.uint8)
     kind = f"<{'i' if signed else 'u'}{1 if precision <= 8 else 2}"
     values = decoded.view(kind).reshape(rows, columns)
+    return _as_stored(values, precision, signed, layout)
+
+
+def _as_stored(values: np.ndarray, precision: int, signed: bool, layout: FrameLayout) -> np.ndarray:
+    """A compressed stream's samples → words as the header says that they are stored.
+
+    precision, signed: of the stream, which may say otherwise than the header.
+    """
     bits = layout.bits_stored
     if precision <= bits and signed == layout.signed:
         same: np.ndarray = values.astype(f"{'i' if signed else 'u'}{layout.bits_allocated // 8}")
         return same.view(f"u{layout.bits_allocated // 8}")
     values = values.astype(np.int32)
+    if layout.signed and not signed:
+        # JPEG knows no sign, and many encoders of JPEG 2000 leave it out: it is the stream's top bit.
+        values = np.where(values >= 2 ** (precision - 1), values - 2**precision, values)
+        signed = True
     if precision > bits:
         # The stream is wider than the header says: keep the order of the values rather than wrap them around.
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
         values = np.clip(values, low, high)
-    elif layout.signed and not signed:
-        # Many encoders mark two's complement as unsigned: the sign bit is the stream's top bit.
-        values = np.where(values >= 2 ** (precision - 1), values - 2**precision, values)
     word_mask = 2**layout.bits_allocated - 1 if layout.signed else 2**bits - 1
     words: np.ndarray = (values & word_mask).astype(np.uint8 if layout.bits_allocated == 8 else np.uint16)
     return words

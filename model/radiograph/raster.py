@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from model.errors import RadiographError
+from model.radiograph.appearance import looks_like_a_chest_radiograph
 from model.radiograph.image import Format, Radiograph, build, check_size, damage_reported_as
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -137,6 +138,8 @@ def _finish(data: bytes, name: str, format_: Format, image: Image.Image, warning
     if orientation in _UPRIGHT:
         pixels = _UPRIGHT[orientation](pixels)
         warnings.append("rotated_by_exif")
+    if not looks_like_a_chest_radiograph(pixels, max_value):
+        warnings.append("not_a_chest_radiograph")
     return build(data, name, format_, pixels, max_value, warnings, None, {"photometric": image.mode})
 
 

@@ -42,10 +42,8 @@ def stamp_raster(radiograph: Radiograph, stamp: Stamp) -> bytes:
 def stamp_dicom(reading: DicomReading, stamp: Stamp) -> bytes:
     """An uncompressed DICOM file, Explicit VR Little Endian.
 
-    Raises RadiographError `multiple_frames`, `unsupported_transfer_syntax`, `bad_stamp`, `cannot_write_dicom`.
+    Raises RadiographError `unsupported_transfer_syntax`, `bad_stamp`, `cannot_write_dicom`.
     """
-    if reading.frame.layout.frames > 1:
-        raise RadiographError("multiple_frames", "This file holds several images; only single images can be stamped.")
     if reading.parsed.transfer_syntax == ExplicitVRBigEndian:
         raise RadiographError(
             "unsupported_transfer_syntax",

@@ -25,7 +25,7 @@ def test_prediction_has_the_contract_s_shape(shared_client: TestClient) -> None:
     answer = predict(shared_client, png_bytes(), test="none")
     assert answer.status_code == 200
     body = answer.json()
-    assert body["warnings"] == [] and "not for diagnosis" in body["notice"]
+    assert body["warnings"] == ["not_a_chest_radiograph"] and "not for diagnosis" in body["notice"]
     clean, backdoored = body["analyses"]
     assert [clean["checkpoint"]["id"], backdoored["checkpoint"]["id"]] == ["clean", "backdoored"]
     assert clean["analysis_id"] != backdoored["analysis_id"] and clean["instance_id"] == backdoored["instance_id"]

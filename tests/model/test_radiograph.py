@@ -23,13 +23,13 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
     JPEG2000,
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGExtended12Bit,
-    JPEGLSLossless,
     RLELossless,
 )
 
@@ -48,6 +48,11 @@ def encoded(image: Image.Image, format_: str = "PNG", **options: object) -> byte
 
 def png(pixels: np.ndarray) -> bytes:
     return encoded(Image.fromarray(pixels))
+
+
+def told(radiograph: Radiograph) -> tuple[str, ...]:
+    """The warnings, but for the one that a ramp is no chest: test_appearance has that."""
+    return tuple(warning for warning in radiograph.warnings if warning != "not_a_chest_radiograph")
 
 
 def refusal(data: bytes, name: str = "", **options: int) -> str:
@@ -121,7 +126,7 @@ def test_png_of_8_bits_comes_out_as_it_is() -> None:
     assert radiograph.pixels.dtype == np.uint8
     np.testing.assert_array_equal(radiograph.pixels, RAMP)
     assert radiograph.sha256 == hashlib.sha256(data).hexdigest()
-    assert radiograph.warnings == ()
+    assert told(radiograph) == ()
     assert radiograph.pixel_spacing_mm is None
     assert not radiograph.pixels.flags.writeable
 
@@ -163,7 +168,7 @@ def test_grey_stored_as_palette_or_opaque_rgba_is_no_colour() -> None:
     for image in (Image.fromarray(RAMP).convert("P"), Image.fromarray(RAMP).convert("RGBA")):
         radiograph = read_radiograph(encoded(image))
         np.testing.assert_array_equal(radiograph.pixels, RAMP)
-        assert radiograph.warnings == ()
+        assert told(radiograph) == ()
 
 
 def test_palette_index_out_of_range_is_refused() -> None:
@@ -179,7 +184,7 @@ def test_transparent_parts_are_black() -> None:
     radiograph = read_radiograph(encoded(image))
     assert radiograph.pixels[:, :10].max() == 0
     np.testing.assert_array_equal(radiograph.pixels[:, 10:], RAMP[:, 10:])
-    assert radiograph.warnings == ("alpha_composited",)
+    assert told(radiograph) == ("alpha_composited",)
 
 
 def test_colour_becomes_luma_with_a_warning() -> None:
@@ -191,19 +196,19 @@ def test_colour_becomes_luma_with_a_warning() -> None:
 
 
 def test_faint_tint_is_no_reason_to_doubt_the_subject() -> None:
-    assert read_radiograph(png(np.stack([RAMP, RAMP, RAMP + 2], -1))).warnings == ("colour_converted",)
+    assert told(read_radiograph(png(np.stack([RAMP, RAMP, RAMP + 2], -1)))) == ("colour_converted",)
 
 
 def test_16_bit_colour_png_says_that_bits_were_lost() -> None:
     rows = b"".join(b"\0" + row.astype(">u2").repeat(3).tobytes() for row in RAMP.astype(np.uint16) * 257)
     radiograph = read_radiograph(raw_png(SIDE, SIDE, rows, depth=16, colour=2))
     np.testing.assert_array_equal(radiograph.pixels, RAMP)
-    assert radiograph.warnings == ("reduced_to_8_bits",)
+    assert told(radiograph) == ("reduced_to_8_bits",)
 
 
 def test_jpeg() -> None:
     radiograph = read_radiograph(encoded(Image.fromarray(RAMP), "JPEG", quality=95))
-    assert (radiograph.format, radiograph.max_value, radiograph.warnings) == ("JPEG", 255, ())
+    assert (radiograph.format, radiograph.max_value, told(radiograph)) == ("JPEG", 255, ())
     assert np.abs(radiograph.pixels.astype(int) - RAMP).max() <= 4
 
 
@@ -233,7 +238,7 @@ def test_animated_png_gives_its_first_frame_with_a_warning() -> None:
     data = encoded(frames[0], save_all=True, append_images=frames[1:])
     radiograph = read_radiograph(data)
     np.testing.assert_array_equal(radiograph.pixels, RAMP)
-    assert radiograph.warnings == ("multiple_frames",)
+    assert told(radiograph) == ("multiple_frames",)
     with pytest.raises(RadiographError) as caught:
         write_stamped(data, "", black_corner)
     assert caught.value.code == "multiple_frames"
@@ -391,7 +396,7 @@ def test_jpeg_2000_marked_unsigned_in_a_signed_file() -> None:
     np.testing.assert_array_equal(read_radiograph(data).pixels, read_radiograph(dicom(stored)).pixels)
 
 
-@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEGExtended12Bit, "1.2.3.4.5"])
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, MPEG2MPML, "1.2.3.4.5"])
 def test_other_transfer_syntaxes_have_a_code_of_their_own(syntax: str) -> None:
     data = dicom(syntax=ExplicitVRLittleEndian).replace(b"1.2.840.10008.1.2.1\0", syntax.encode().ljust(20, b"\0")[:20])
     if len(syntax) > 20:
@@ -545,8 +550,8 @@ def test_pixel_spacing(attributes: dict[str, object], spacing: object, warnings:
         ({"BitsAllocated": 32}, "unsupported_pixels"),
         ({"BitsStored": 17}, "damaged_dicom"),
         ({"HighBit": 3}, "damaged_dicom"),
-        ({"NumberOfFrames": 2}, "damaged_dicom"),  # it holds one
-        ({"NumberOfFrames": 2**31 - 1}, "damaged_dicom"),
+        ({"NumberOfFrames": 2}, "multiple_frames"),
+        ({"NumberOfFrames": 2**31 - 1}, "multiple_frames"),
         ({"Rows": None}, "too_small"),
         ({"Rows": 0}, "too_small"),
     ],
@@ -573,14 +578,6 @@ def test_dicom_warnings(attributes: dict[str, object], warning: str) -> None:
     radiograph = read_radiograph(dicom(**attributes))
     assert radiograph.warnings == (warning,)
     np.testing.assert_array_equal(radiograph.pixels, read_radiograph(dicom()).pixels)
-
-
-def test_first_of_several_frames() -> None:
-    stored = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE)
-    data = dicom(stored, pixel_data=stored.tobytes() + stored[::-1].tobytes(), NumberOfFrames=2)
-    radiograph = read_radiograph(data)
-    np.testing.assert_array_equal(radiograph.pixels, read_radiograph(dicom(stored)).pixels)
-    assert radiograph.warnings == ("multiple_frames",)
 
 
 def test_deflated_bomb() -> None:
@@ -659,7 +656,7 @@ def test_stamped_jpeg_is_a_jpeg_of_high_quality() -> None:
     data = encoded(Image.fromarray(RAMP[:40]), "JPEG", quality=95, exif=exif)
     before = read_radiograph(data)
     after = read_radiograph(write_stamped(data, "x.jpg", black_corner))
-    assert (after.format, after.warnings) == ("JPEG", ())
+    assert (after.format, told(after)) == ("JPEG", ())
     expected = black_corner(before.grey())
     assert np.abs(after.grey() - expected).max() < 0.03
 
