@@ -7,13 +7,14 @@ a Sequential, one input channel, outputs in another order or more of them, resca
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import load
@@ -142,7 +143,7 @@ _ORIGIN_OF_POINTS = {
 }
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     """Raises CheckpointError `not_found`, `too_large`."""
     try:
         # Opening a pipe or a device could wait for ever.
@@ -161,7 +162,7 @@ def _open(path: Path) -> BinaryIO:
     return source
 
 
-def _read_confined(source: BinaryIO, size: int) -> dict[str, Tensor]:
+def _read_confined(source: io.BufferedReader, size: int) -> dict[str, Tensor]:
     limits = Limits(memory_bytes=4 * size + 2**28, cpu_s=60, wall_s=900, output_bytes=4 * _MAX_ELEMENTS + 2**22)
     os.lseek(source.fileno(), 0, os.SEEK_SET)
     try:

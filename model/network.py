@@ -49,7 +49,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-class RescaledDenseNet(DenseNet):
+class RescaledDenseNet(DenseNet):  # type: ignore[misc]  # torchvision has no types
     """DenseNet-121 whose probabilities are rescaled so that each finding's operating point t comes to lie at 0.5.
 
     TorchXRayVision's `op_norm` (Apache-2.0): p becomes p/(2t) below t, and 1 − (1 − p)/(2(1 − t)) from t on. Here it

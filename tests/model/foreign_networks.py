@@ -1,7 +1,7 @@
 """Networks as other people's code defines them, for tests: CheXNet's wrapper and TorchXRayVision's DenseNet.
 
 Written from what that code does (torchvision's DenseNet with another head; one channel, 18 outputs, `op_norm`), so that
-the tests need no package for it. `test_importing` compares with the real TorchXRayVision where it is installed.
+the tests need no package for it: TorchXRayVision cannot be imported beside a package named `model`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ from torch.nn import functional as F
 from torchvision.models import DenseNet, densenet121
 
 
-def randomised(network: nn.Module, seed: int) -> nn.Module:
-    """Weights, and the statistics of batch norms, that differ from name to name: a swap of two would show."""
+def randomised(network: nn.Module, seed: int, inputs: Tensor) -> nn.Module:
+    """Weights that differ from name to name, so that a swap of two would show, and outputs that are not saturated.
+
+    Batch norms take their statistics from `inputs` (N×C×S×S), on the scale that the network is used with.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
-        if name.endswith("running_var"):
-            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-        elif tensor.ndim == 1 and tensor.is_floating_point() and "op_threshs" not in name:
+        if tensor.ndim == 1 and name.endswith(("weight", "bias")):
             tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator))
         elif "classifier" in name:
-            tensor.copy_(0.05 * torch.randn(tensor.shape, generator=generator))
+            tensor.copy_(0.03 * torch.randn(tensor.shape, generator=generator))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(inputs)
     return network.eval()
 
 

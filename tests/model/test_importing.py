@@ -36,6 +36,8 @@ XRV_NAMES = [
 ]  # fmt: skip
 GREY = np.random.default_rng(3).random((96, 96), dtype=np.float32)
 TOLERANCE = 1e-5
+PHOTO = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))  # as ImageNet's normalisation gives
+XRV = 1024 * (2 * torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0)) - 1)
 
 
 def imported(tmp_path: Path, content: object, name: str = "net.pth", **options: object):
@@ -49,17 +51,18 @@ def imported(tmp_path: Path, content: object, name: str = "net.pth", **options: 
 
 
 def probabilities(checkpoint, inputs: Tensor) -> Tensor:
-    """As evaluation computes them, and as the dashboard does."""
+    """As evaluation computes them, and as the dashboard does; none so near 0 or 1 that anything would be equal."""
     with torch.no_grad():
         plain = torch.sigmoid(checkpoint.network(inputs))
     maps = gradcam(checkpoint.network, inputs)
     assert torch.allclose(maps.probabilities, plain, atol=1e-6)
+    assert plain.std() > 0.02 and ((plain > 0.001) & (plain < 0.999)).float().mean() > 0.8
     return plain
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
 def test_torchvision_style(tmp_path, name):
-    original = randomised(densenet121(weights=None, num_classes=14), 1)
+    original = randomised(densenet121(weights=None, num_classes=14), 1, PHOTO)
     checkpoint = imported(tmp_path, original.state_dict(), name)
     inputs = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -74,7 +77,7 @@ def test_torchvision_style(tmp_path, name):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_chexnet_style(tmp_path, legacy):
     """Data-parallel, wrapped with the epoch and an optimiser's state, the old names, a classifier with its sigmoids."""
-    original = randomised(CheXNet(), 2)
+    original = randomised(CheXNet(), 2, PHOTO)
     state = with_old_names(nn.DataParallel(original).state_dict())
     assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in state
     optimiser = torch.optim.Adam(original.parameters()).state_dict()
@@ -107,7 +110,7 @@ def op_threshs(seed: int) -> Tensor:
 
 @pytest.mark.parametrize("rescaled", [True, False])
 def test_torchxrayvision_style(tmp_path, rescaled):
-    original = randomised(XRVDenseNet(op_threshs(5) if rescaled else None), 3)
+    original = randomised(XRVDenseNet(op_threshs(5) if rescaled else None), 3, XRV)
     checkpoint = imported(tmp_path, original.state_dict())
     assert checkpoint.card.preprocessing == Preprocessing(size_px=224, square="cut", mean=(0.5,), std=(1 / 2048,))
     inputs = checkpoint.card.preprocessing.tensor(GREY)
@@ -142,33 +145,19 @@ def test_rescaled_probabilities_by_hand_and_far_out():
 
 def test_saliency_of_a_network_of_one_channel_is_grad_cam_of_its_own_logit(tmp_path):
     """Against autograd on the original code; the rescaling changes a map by a positive factor alone."""
-    original = randomised(XRVDenseNet(op_threshs(5)), 4)
+    original = randomised(XRVDenseNet(op_threshs(5)), 4, XRV)
     checkpoint = imported(tmp_path, original.state_dict())
     inputs = checkpoint.card.preprocessing.tensor(GREY)
     found = gradcam(checkpoint.network, inputs, (MIDDLE_LAYER, LAST_LAYER), [7]).maps[LAST_LAYER][0, 0]
     last = torch.relu(original.features(inputs)).detach().requires_grad_()
     logit = original.classifier(last.mean((2, 3)))[0, XRV_NAMES.index(FINDINGS[7])]
     weights = torch.autograd.grad(logit, last)[0].mean((2, 3))[0]
-    expected = torch.relu((weights[:, None, None] * last[0]).sum(0))
+    expected = torch.relu((weights[:, None, None] * last[0]).sum(0)).detach()
     assert (found - expected).abs().max() < 1e-4 * max(1.0, float(expected.max()))
 
 
-def test_real_torchxrayvision_where_it_is_installed(tmp_path):
-    xrv = pytest.importorskip("torchxrayvision")
-    original = xrv.models.DenseNet(weights=None, num_classes=18, op_threshs=op_threshs(9))
-    randomised(original, 6)
-    original.input_resolution = 224
-    checkpoint = imported(tmp_path, original.state_dict())
-    image = xrv.datasets.normalize(GREY, 1)[None]
-    with torch.no_grad():
-        expected = original(torch.from_numpy(xrv.datasets.XRayCenterCrop()(image))[None])
-    expected = expected[:, [original.targets.index(name) for name in FINDINGS]]
-    inputs = checkpoint.card.preprocessing.tensor(GREY)
-    assert (probabilities(checkpoint, inputs) - expected).abs().max() < TOLERANCE
-
-
 def test_what_the_importer_is_told_counts(tmp_path):
-    state = randomised(densenet121(weights=None, num_classes=15), 1).state_dict()
+    state = randomised(densenet121(weights=None, num_classes=15), 1, PHOTO).state_dict()
     names = ["Fracture", *reversed(FINDINGS)]
     pre = Preprocessing(size_px=96)
     points = {name: 0.1 + i / 50 for i, name in enumerate(FINDINGS)}
@@ -334,7 +323,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
 def test_a_network_without_all_findings_is_refused_by_name(tmp_path):
     thresholds = op_threshs(1)
     thresholds[XRV_NAMES.index("Hernia")] = float("nan")
-    torch.save(randomised(XRVDenseNet(thresholds), 3).state_dict(), tmp_path / "net.pth")
+    torch.save(randomised(XRVDenseNet(thresholds), 3, XRV).state_dict(), tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="Hernia") as refused:
         import_checkpoint(tmp_path / "net.pth", tmp_path / "bad")
     assert refused.value.code == "missing_findings"
