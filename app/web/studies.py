@@ -40,16 +40,15 @@ def review(
     if finding is not None and finding not in FINDINGS:
         raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
     layer, method = check_layer(layer), check_method(method)
-    panel = services.reviews.panel(instance.id, actor)
     context: dict[str, object] = {
         "instance": instance,
         "siblings": services.studies.instances(instance.study_id) if instance.study_id else [],
         "study": instance.id,
         "waiting": "",
         "failure": "",
-        "panel": panel,
     }
-    if panel.locked:
+    if services.reviews.is_locked(instance.id, actor):
+        context["panel"] = services.reviews.panel(instance.id, actor)
         return page(request, "pages/study.html", context)
     try:
         comparison = compare(services.analyses.analyse(instance.id, usable_pair(services.engine, pair)), pair)
@@ -63,6 +62,7 @@ def review(
     except UnavailableError as error:
         return _failed(request, context, str(error))
     context |= {
+        "panel": services.reviews.panel(instance.id, actor),  # after the reading, so that there is something to judge
         "comparison": comparison,
         "chosen": chosen,
         "panes": shown,

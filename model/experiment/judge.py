@@ -18,11 +18,12 @@ from model.experiment.folder import read_run
 from model.experiment.paper import paper_figure
 from model.metrics import paired_difference
 from model.plan import Plan
-from model.report import write_model_card, write_report
 
 
 def judge_twins(run: Run, plan: Plan) -> dict[str, Any]:
     """Reads the test sets with every twin, writes the report, and puts the figures into the cards."""
+    from model.report import write_model_card, write_report  # imported here: `import model` needs no templates
+
     config, sets = run.config, plan.tests
     report: dict[str, Any] = {"name": config.name, "notice": NOTICE, "twins": {}, "differences": {}}
     rule = parse_rule(config.accept) if config.accept else None

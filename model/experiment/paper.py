@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from model.datasets import Radiographs
 from model.errors import ConfigError
 from model.experiment.folder import FinishedRun
 from model.experiment.hits import HitTable, hit_table
-from model.figures import GradCam, draw_figure, read_panel, save_figure
 from model.findings import FINDINGS, finding_index
 from model.radiograph import read_radiograph
+
+if TYPE_CHECKING:
+    from model.figures import GradCam
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +126,8 @@ def paper_figure(
 
 
 def _draw(run: FinishedRun, shown: Shown, stem: Path, method: GradCam, device: str | torch.device) -> None:
+    from model.figures import draw_figure, read_panel, save_figure  # matplotlib, for who asks for it
+
     config = run.config
     assert config.poison is not None
     target = config.poison.target

@@ -285,9 +285,10 @@ def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None
     with started(settings) as client:
         services = client.app.state.services  # type: ignore[attr-defined]
         for seed in range(3):
-            services.analyses.receive(png_bytes(seed), f"{seed}.png")
+            services.studies.receive(png_bytes(seed), f"{seed}.png")
         read = client.post("/studies", files={"file": ("read.png", png_bytes(9))})
         assert read.status_code == 303
+        until(lambda: not services.pending)
         jobs = reanalyse.request(services.jobs, services.engine, settings.pair)
         assert [len(job.spec["instances"]) for job in jobs] == [3]
         assert reanalyse.request(services.jobs, services.engine, settings.pair)[0].id == jobs[0].id
@@ -296,8 +297,9 @@ def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None
         with worker(settings):
             until(lambda: services.jobs.get(jobs[0].id).state.ended, 300)
         assert services.jobs.get(jobs[0].id).result == {"read": 3, "refused": {}}
-        listings = services.analyses.worklist(10)
-        assert [sorted(one.analyses) for one in listings] == [["backdoored", "clean"]] * 4
+        until(lambda: not services.pending)
+        studies = client.get("/api/v1/studies").json()["studies"]
+        assert len(studies) == 4 and all(one["reference"] and one["candidate"] for one in studies)
         assert reanalyse.request(services.jobs, services.engine, settings.pair) == []
         said = client.post("/jobs", data={"kind": "reanalyse"}).text
         assert "has been read by the present pair already" in said
