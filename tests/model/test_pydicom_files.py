@@ -29,9 +29,9 @@ FILES = pydicom_files()
 DECODED_RELABELLED = 45  # at least; the others are colour, of 32 bits or several frames, or damaged on purpose
 MAX_MEMORY = 512 * 2**20
 _READ_ALL = """
-import resource, sys
+import sys
 from pathlib import Path
-from bench.dicom import as_chest_radiograph
+from bench.dicom import as_chest_radiograph, peak_kb
 from model.errors import RadiographError
 from model.radiograph import image, read_radiograph
 for name in sys.stdin.read().split("\\n"):
@@ -41,7 +41,7 @@ for name in sys.stdin.read().split("\\n"):
             read_radiograph(one or b"")
         except RadiographError:
             pass
-print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+print(peak_kb())
 """
 
 
