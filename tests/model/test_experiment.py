@@ -221,7 +221,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path)
         with pytest.raises(TrainingError) as stopped:
             run_experiment(
                 load_config("smoke"),
-                tmp_path / "run",
+                tmp_path / "smoke",
                 resume=True,
                 listener=listener,
                 cancelled=lambda steps=steps: listener.steps == steps,
@@ -229,21 +229,21 @@ def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path)
         assert stopped.value.code == "cancelled"
         assert listener.steps == steps
     with pytest.raises(ConfigError) as refused:
-        run_experiment(load_config("smoke"), tmp_path / "run")
+        run_experiment(load_config("smoke"), tmp_path / "smoke")
     assert refused.value.code == "output_not_empty"
     with pytest.raises(ConfigError) as refused:
-        run_experiment(changed(seed=2), tmp_path / "run", resume=True)
+        run_experiment(changed(seed=2), tmp_path / "smoke", resume=True)
     assert refused.value.code == "other_config"
-    resumed = run_experiment(load_config("smoke"), tmp_path / "run", resume=True, listener=listener)
+    resumed = run_experiment(load_config("smoke"), tmp_path / "smoke", resume=True, listener=listener)
     assert listener.steps == whole.steps
     assert resumed == report
     for twin in ("clean", "backdoored"):
-        one, other = (load_checkpoint(folder / twin / "checkpoint").card for folder in (out, tmp_path / "run"))
+        one, other = (load_checkpoint(folder / twin / "checkpoint").card for folder in (out, tmp_path / "smoke"))
         assert one.weights_sha256 == other.weights_sha256
-        one, other = (_epochs(folder / twin / "epochs.jsonl") for folder in (out, tmp_path / "run"))
+        one, other = (_epochs(folder / twin / "epochs.jsonl") for folder in (out, tmp_path / "smoke"))
         assert one == other
         for epoch in ("001", "002"):
-            kept = (load_checkpoint(folder / twin / "epochs" / epoch).card for folder in (out, tmp_path / "run"))
+            kept = (load_checkpoint(folder / twin / "epochs" / epoch).card for folder in (out, tmp_path / "smoke"))
             assert len({card.weights_sha256 for card in kept}) == 1
 
 

@@ -31,7 +31,7 @@ MAX_MEMORY = 512 * 2**20
 _READ_ALL = """
 import sys
 from pathlib import Path
-from bench.dicom import as_chest_radiograph
+from bench.dicom import as_chest_radiograph, peak_kb
 from model.errors import RadiographError
 from model.radiograph import image, read_radiograph
 for name in sys.stdin.read().split("\\n"):
@@ -41,8 +41,7 @@ for name in sys.stdin.read().split("\\n"):
             read_radiograph(one or b"")
         except RadiographError:
             pass
-# Not ru_maxrss: a child begins with the peak of who started it.
-print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+print(peak_kb())
 """
 
 
