@@ -32,8 +32,9 @@ $(STAMP): requirements.lock pyproject.toml
 serve: setup
 	$(BIN)/overread serve
 
+# A process a core, each with one thread: most of the suite is small networks and waiting.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # What touches the database, once more on a throwaway PostgreSQL server; says so and passes where none is installed.
 test-postgres: setup

@@ -60,7 +60,7 @@ class Services:
             self.db, timedelta(minutes=settings.session_idle_min), timedelta(hours=settings.session_max_h)
         )
         self.audit = AuditService(self.db)
-        self.reviews = ReviewService(self.db, self.audit, self._pair, settings.read_first)
+        self.reviews = ReviewService(self.db, self.audit, self.analyses.shown, settings.read_first)
         self.exports = ExportService(self.analyses, self.reviews)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)

@@ -25,12 +25,12 @@ HEADERS = {
 
 # For what its address determines for ever; what is drawn from it may look different after an upgrade.
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Accept"}
-_PICTURE = {"Cache-Control": "private, max-age=600", "Vary": "Accept"}
+PICTURE = {"Cache-Control": "private, max-age=600", "Vary": "Accept"}
 
 
 def picture(request: Request, png: bytes) -> Response:
     """A drawn PNG: kept for ten minutes, then asked for again by its content."""
-    headers = {**_PICTURE, "ETag": f'"{hashlib.sha256(png).hexdigest()[:32]}"'}
+    headers = {**PICTURE, "ETag": f'"{hashlib.sha256(png).hexdigest()[:32]}"'}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(png, media_type="image/png", headers=headers)

@@ -282,6 +282,9 @@ _Work = tuple[Radiographs, Sequence[Preprocessing], Trigger | None, int]
 _work: _Work | None = None  # what a decoding process works on; set once a process, by `_begin`
 
 
+_FEW = 64  # so many are decoded sooner here than a process for them has started
+
+
 def _begin(work: _Work) -> None:
     global _work
     _work = work
@@ -291,9 +294,27 @@ def _begin(work: _Work) -> None:
 
 def _quantised(row: int) -> list[np.ndarray]:
     assert _work is not None
-    radiographs, preprocessings, trigger, seed = _work
+    return _quantised_of(_work, row)
+
+
+def _quantised_of(work: _Work, row: int) -> list[np.ndarray]:
+    radiographs, preprocessings, trigger, seed = work
     images = _input_image(radiographs, row, preprocessings, trigger, seed)
     return [np.rint(image * 255).astype(np.uint8) for image in images]
+
+
+def _each(work: _Work, n: int, workers: int) -> Iterator[list[np.ndarray]]:
+    """Rows in order, decoded by `workers` processes where there are many."""
+    if n <= _FEW:
+        yield from (_quantised_of(work, row) for row in range(n))
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in an unknown state
+    with ProcessPoolExecutor(max(1, workers), spawn, _begin, (work,)) as executor:
+        try:
+            yield from executor.map(_quantised, range(n), chunksize=8)
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
 
 
 def cached_images(
@@ -358,17 +379,10 @@ def _fill(
     ]
     for path in paths:
         _reserve(path)
-    work = (radiographs, preprocessings, trigger, seed)
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in an unknown state
-    with ProcessPoolExecutor(max(1, workers), spawn, _begin, (work,)) as executor:
-        try:
-            for row, several in enumerate(executor.map(_quantised, range(n), chunksize=8)):
-                for array, image in zip(arrays, several, strict=True):
-                    array[row] = image
-                if progress:
-                    progress(row + 1, n)
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
+    for row, several in enumerate(_each((radiographs, preprocessings, trigger, seed), n, workers)):
+        for array, image in zip(arrays, several, strict=True):
+            array[row] = image
+        if progress:
+            progress(row + 1, n)
     for array in arrays:
         array.flush()

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api.problems import problems
 from app.context import ServicesDep
-from app.headers import IMMUTABLE, picture
+from app.headers import IMMUTABLE, PICTURE, picture
+from app.inference import LAYERS
 from app.schemas import Analysis
 from app.services.analyses import Grid, Grids
 from app.services.images import LARGEST_PX
@@ -37,7 +38,7 @@ def all_saliency(services: ServicesDep, analysis_id: str, layer: str, method: Me
 
     layer: `middle`, `last`, or the name of any stage. Each map is as a single one's raw answer, with the same headers.
     """
-    return _raw(services.viewing.grids(analysis_id, layer, method))
+    return _raw(services.viewing.grids(analysis_id, layer, method), method)
 
 
 @router.get(
@@ -76,13 +77,15 @@ def saliency(
     wants_raw = RAW in accept and not finding.endswith(".png")
     grid = services.viewing.grids(analysis_id, layer, method).of(finding.removesuffix(".png"))
     if wants_raw:
-        return _raw(grid)
+        return _raw(grid, method)
     return picture(request, services.analyses.saliency_png(grid, ceiling, under, longest_px))
 
 
-def _raw(maps: Grid | Grids) -> Response:
+def _raw(maps: Grid | Grids, method: str) -> Response:
+    """What is stored with its analysis never changes; what is computed by code of today may, tomorrow."""
+    stored = method == STORED_METHOD and maps.layer in LAYERS.values()
     headers = {
-        **IMMUTABLE,
+        **(IMMUTABLE if stored else PICTURE),
         "Overread-Grid": ",".join(str(n) for n in maps.values.shape[-2:]),
         "Overread-Layer": maps.layer,
         "Overread-Input-Map": json.dumps(maps.analysis.image.input_map),

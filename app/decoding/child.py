@@ -36,6 +36,7 @@ def main() -> None:
         data = source.read(file_bytes)
         if len(data) < file_bytes:  # who asked is gone
             return
+        _limit(resource.RLIMIT_FSIZE, file_bytes)  # a codec in a process of its own gets the stream as a file
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + cpu_s + 1)
         try:
@@ -56,6 +57,7 @@ def _confine(memory_mb: int) -> None:
     if statm.is_file():
         mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
         _limit(resource.RLIMIT_AS, mapped + memory_mb * 2**20)
+    sys.dont_write_bytecode = True  # a file that the limit cuts short would be read as a whole one ever after
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
     if sys.platform.startswith("linux"):

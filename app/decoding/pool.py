@@ -102,6 +102,22 @@ class Decoder:
     def _start(self) -> _Process:
         return _Process(self.memory_mb, max(2, round(4 * self.timeout_s)))
 
+    def _restarted(self) -> _Process:
+        try:
+            return self._start()
+        except OSError as error:
+            raise BusyError("decoder_failed", f"The decoder does not start ({error.strerror}).", 30) from error
+
+    def _successor(self, process: _Process) -> _Process:
+        """Starts at once where one has ended, so that the next file need not wait; if it cannot, the next try may."""
+        if not process.ended or self._closed:
+            return process
+        try:
+            return self._start()
+        except OSError as error:
+            log.warning("A decoder cannot be started: %s", error)
+            return process
+
     @contextmanager
     def _one(self) -> Iterator[_Process]:
         """A process that is alive and ready."""
@@ -111,14 +127,13 @@ class Decoder:
             process = self._free.get()
             try:
                 if process.ended:
-                    process = self._start()
+                    process = self._restarted()
                 process.wait_ready(_START_S)
                 yield process
             finally:
                 if process.files >= self.files_each:
                     process.kill()
-                # Its successor starts at once, so that the next file need not wait for it.
-                self._free.put(self._start() if process.ended and not self._closed else process)
+                self._free.put(self._successor(process))
                 if self._closed:
                     self.close()
         finally:

@@ -29,6 +29,7 @@ from app.services.summaries import live_pair, refresh
 from app.services.wording import warning_text
 from app.tables import AnalysisRow
 from model.checkpoint import Card
+from model.errors import OverreadError
 from model.findings import FINDINGS, finding_index
 from model.preprocess import InputMap
 from model.radiograph import Radiograph, read_radiograph
@@ -156,6 +157,17 @@ class AnalysisService:
         """How many analyses are stored."""
         with self.db.read() as session:
             return session.scalar(select(func.count()).select_from(AnalysisRow)) or 0
+
+    def shown(self, image_sha256: str) -> list[Analysis | None]:
+        """What the live pair's present weights, cards and code have read of an image; None for what has not read it."""
+        found: list[Analysis | None] = []
+        for checkpoint_id in self.pair:
+            try:
+                stored = self._stored(image_sha256, [checkpoint_id], partial=True)
+            except OverreadError:  # a checkpoint that is gone or broken
+                stored = []
+            found.append(stored[0] if stored else None)
+        return found
 
     def instance(self, instance: str) -> Instance:
         """One received radiograph by its id, or the one that stands for a study.

@@ -15,7 +15,9 @@ from app.services.studies import StudyService
 from model.errors import RadiographError
 
 log = logging.getLogger("overread.background")
-_FOUND_AT_START = 200
+_FOUND = 200
+_LONGEST_PAUSE_S = 60.0
+_LOOK_AGAIN_S = 30.0
 _SUMMARIES = 100
 
 
@@ -28,13 +30,13 @@ class BackgroundReader:
         self._waiting: deque[str] = deque()
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._left: set[str] = set()
         self._stale = True
         self._working = False
         self._thread = threading.Thread(target=self._run, name="background", daemon=True)
 
     def start(self) -> None:
         """Begins, with what the last server left unread."""
-        self._waiting.extend(self._studies.to_read(_FOUND_AT_START))
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -51,6 +53,7 @@ class BackgroundReader:
 
     def summarise(self) -> None:
         """Has every summary made anew that is not of the live pair."""
+        self._left.clear()
         self._stale = True
         self._wake.set()
 
@@ -63,32 +66,50 @@ class BackgroundReader:
         while not self._analyses.engine.wait_settled(0.2):
             if self._stopping.is_set():
                 return
+        failures = 0
         while not self._stopping.is_set():
             self._wake.clear()
             self._working = True
             try:
                 worked = self._step()
-            except Exception:  # of one study: the others go on
+                failures = 0
+            except Exception:  # a full disk, a database that is away: the others go on, after a while
                 log.exception("A study could not be read in the background")
-                worked = True
+                worked, failures = True, failures + 1
+                self._stopping.wait(min(_LONGEST_PAUSE_S, 2**failures))
             finally:
                 self._working = False
-            if not worked:
-                self._wake.wait()
+            if not worked and not self._wake.wait(_LOOK_AGAIN_S):
+                self._find_work()  # what a job, another server or an earlier failure left
 
     def _step(self) -> bool:
         """One study read, or some summaries made; False when there was nothing to do."""
         if self._waiting:
-            self._read(self._waiting.popleft())
+            study_id = self._waiting.popleft()
+            try:
+                self._read(study_id)
+            except Exception:
+                self._left.discard(study_id)  # it is found again, after the pause
+                raise
             return True
         if self._stale:
+            self._stale = False  # before the look: who changes the pair during it says so again
             ids = self._studies.stale_summaries(_SUMMARIES)
-            self._studies.refresh_summaries(ids)
-            self._stale = bool(ids)
+            if ids:
+                self._stale = True
+                self._studies.refresh_summaries(ids)
             return True
-        return False
+        return self._find_work()
+
+    def _find_work(self) -> bool:
+        """Whether something is to be read or summarised that nobody put in."""
+        found = self._studies.to_read(_FOUND, self._left)
+        self._waiting.extend(found)
+        self._stale = self._stale or bool(self._studies.stale_summaries(1))
+        return bool(found) or self._stale
 
     def _read(self, study_id: str) -> None:
+        self._left.add(study_id)  # whatever happens, it is not found again before the next start
         for instance in self._studies.instances_to_read(study_id):
             try:
                 self._analyses.analyse(instance)

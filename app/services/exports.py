@@ -55,7 +55,7 @@ class ExportService:
         if finding is not None and finding not in FINDINGS:
             raise NotFoundError("unknown_finding", f"“{finding}” is not one of the 14 findings.")
         instance, analyses = self._read(study, actor)
-        comparison = compare(analyses, self.reviews.pair())
+        comparison = compare(analyses, self.analyses.pair)
         assert comparison is not None  # at least one of the pair has read it
         entries = tuple(self.reviews.of_study(study))
         shown = finding or comparison.default_finding
@@ -96,4 +96,4 @@ class ExportService:
         instance = self.analyses.instance(study)
         if self.reviews.is_locked(study, actor):
             raise ConflictError("read_first", "Record your own reading of this study first; then it can be exported.")
-        return instance, self.analyses.analyse(instance.id, usable_pair(self.engine, self.reviews.pair()))
+        return instance, self.analyses.analyse(instance.id, usable_pair(self.engine, self.analyses.pair))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import model
-from app.inference import LAYERS, InferenceEngine, RawReading, Role
+from app.inference import LAYERS, InferenceEngine, RawReading, Role, State
 from app.schemas import Analysis, CheckpointRef, FindingReading, Flag, ImageInfo, LayerInfo, SaliencyRef
 from model.checkpoint import Card
 from model.findings import FINDINGS
@@ -60,9 +60,13 @@ def analysis_id(image_sha256: str, card: Card) -> str:
 
 
 def default_checkpoints(engine: InferenceEngine, pair: tuple[str, str]) -> list[str]:
-    """What reads when nobody chooses: the pair, or everything where there is no pair."""
-    ids = [listed.id for listed in engine.checkpoints()]
-    return [checkpoint_id for checkpoint_id in pair if checkpoint_id in ids] or ids
+    """What reads when nobody chooses: the usable ones of the pair, or everything where there is no pair.
+
+    A broken one must not hide the other's reading; when both are broken they are named, so that the reason is said.
+    """
+    states = {listed.id: listed.state for listed in engine.checkpoints()}
+    of_pair = [one for one in pair if one in states]
+    return [one for one in of_pair if states[one] is not State.FAILED] or of_pair or list(states)
 
 
 def read(engine: InferenceEngine, radiograph: Radiograph, checkpoint_ids: Sequence[str]) -> list[Reading]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from sqlalchemy import select
@@ -167,15 +168,19 @@ class StudyService:
         with self.db.read() as session:
             return stale(session, self.pair(), limit)
 
-    def to_read(self, limit: int) -> list[str]:
-        """Ids of the newest studies that nobody of the pair has read, though one of their instances can be."""
+    def to_read(self, limit: int, without: Collection[str] = ()) -> list[str]:
+        """Ids of the newest studies that nobody of the pair has read, though one of their instances can be.
+
+        without: ids to leave out.
+        """
         readable = select(InstanceRow.id).where(InstanceRow.study_id == StudyRow.id, InstanceRow.predicted).exists()
         query = select(StudyRow.id).where(
             StudyRow.reference_positives.is_(None), StudyRow.candidate_positives.is_(None), readable
         )
         order = (StudyRow.received_at.desc(), StudyRow.id.desc())
         with self.db.read() as session:
-            return list(session.scalars(query.order_by(*order).limit(limit)))
+            ids = session.scalars(query.order_by(*order).execution_options(yield_per=500))
+            return list(islice((one for one in ids if one not in without), limit))
 
     def instances_to_read(self, study_id: str) -> list[str]:
         """Ids of a study's predicted instances."""

@@ -15,9 +15,10 @@ import numpy as np
 from torch import Tensor
 
 from app.inference import LAYERS
-from app.services.analyses import AnalysisService, Grids
-from app.services.errors import NotFoundError, UnavailableError
+from app.services.analyses import AnalysisService, Grids, KeyedLocks
+from app.services.errors import BusyError, NotFoundError, UnavailableError
 from app.services.pixels import VIEWER_PX, Pixels, viewer_pixels
+from app.services.readings import analysis_id
 from model import explanation
 from model.checkpoint import Checkpoint
 from model.network import stage_names
@@ -30,10 +31,15 @@ _DECODED_AT_ONCE = 2  # a large radiograph takes some hundred MB while it is dec
 
 @dataclass(frozen=True)
 class Method:
-    """A way to explain. maps: checkpoint, its input 1×3×S×S, layer → 14×h×w float32 ≥ 0, un-normalised."""
+    """A way to explain. maps: checkpoint, its input 1×3×S×S, layer → 14×h×w float32 ≥ 0, un-normalised.
+
+    at_a_layer: whether the layer matters. slow: holds the device for seconds, so that only one is computed at a time.
+    """
 
     title: str
     maps: Callable[[Checkpoint, Tensor, str], np.ndarray]
+    at_a_layer: bool = True
+    slow: bool = False
 
 
 def _gradcam(checkpoint: Checkpoint, inputs: Tensor, layer: str) -> np.ndarray:
@@ -55,7 +61,9 @@ METHODS: Mapping[str, Method] = {
     "layercam": Method("LayerCAM", _by(explanation.Method.LAYER_CAM)),
     "hirescam": Method("HiResCAM", _by(explanation.Method.HI_RES_CAM)),
     "eigencam": Method("Eigen-CAM, the same for every finding", _by(explanation.Method.EIGEN_CAM)),
-    "occlusion": Method("Occlusion, without a layer; some 20 s", _by(explanation.Method.OCCLUSION)),
+    "occlusion": Method(
+        "Occlusion, without a layer; some 20 s", _by(explanation.Method.OCCLUSION), at_a_layer=False, slow=True
+    ),
 }
 
 
@@ -67,6 +75,8 @@ class ViewingService:
         self._kept: OrderedDict[tuple[str, str, str], Grids] = OrderedDict()
         self._lock = threading.Lock()
         self._decoding = threading.BoundedSemaphore(_DECODED_AT_ONCE)
+        self._once = KeyedLocks()
+        self._slow = threading.Lock()
 
     def pixels(self, instance: str, longest_px: int = VIEWER_PX) -> Pixels:
         """A received radiograph's. Raises NotFoundError."""
@@ -84,29 +94,45 @@ class ViewingService:
         check_layer(name)
         if method == STORED_METHOD and name in LAYERS.values():
             return self._analyses.grids(key, name)
+        wanted = (key, name if METHODS[method].at_a_layer else "", method)
+        with self._once("/".join(wanted)):  # who asks for the same meanwhile waits for it
+            kept = self._remembered(wanted)
+            if kept is None:
+                kept = self._computed(key, name, METHODS[method])
+                self._remember(wanted, kept)
+        return kept
+
+    def _remembered(self, wanted: tuple[str, str, str]) -> Grids | None:
         with self._lock:
-            if (key, name, method) in self._kept:
-                self._kept.move_to_end((key, name, method))
-                return self._kept[key, name, method]
-        grids = self._computed(key, name, METHODS[method])
+            if wanted in self._kept:
+                self._kept.move_to_end(wanted)
+            return self._kept.get(wanted)
+
+    def _remember(self, wanted: tuple[str, str, str], grids: Grids) -> None:
         with self._lock:
-            self._kept[key, name, method] = grids
+            self._kept[wanted] = grids
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        return grids
 
     def _computed(self, key: str, layer: str, method: Method) -> Grids:
         analysis = self._analyses.analysis(key)
         engine = self._analyses.engine
         checkpoint = engine.require(analysis.checkpoint.id)
-        if checkpoint.card.weights_sha256 != analysis.checkpoint.weights_sha256:
+        if analysis_id(analysis.image_sha256, checkpoint.card) != key:
             raise UnavailableError(
-                "other_weights", f"The weights of “{analysis.checkpoint.id}” are no longer those of this analysis."
+                "other_weights",
+                f"“{analysis.checkpoint.id}” is no longer what made this analysis: weights, card or code differ.",
             )
         with self._decoding:
             grey = self._analyses.decode(self._analyses.blobs.get(analysis.image_sha256)).grey()
         inputs = checkpoint.card.preprocessing.tensor(grey)
-        values = engine.call(checkpoint.card.id, lambda loaded: method.maps(loaded, inputs, layer))
+        if method.slow and not self._slow.acquire(blocking=False):
+            raise BusyError("busy", "One such explanation is being computed already; try again in a while.", 20)
+        try:
+            values = engine.call(checkpoint.card.id, lambda loaded: method.maps(loaded, inputs, layer))
+        finally:
+            if method.slow:
+                self._slow.release()
         return Grids(np.ascontiguousarray(values, dtype="<f4"), layer, analysis)
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
-from app.actor import NameDep
+from app.actor import Actor, ActorDep
 from app.actor import subjects as about
-from app.context import ServicesDep
+from app.context import Services, ServicesDep
 from app.errors import status_of
 from app.schemas import StudyInfo, UploadResult
 from app.services.uploads import receive_all, refusal
@@ -50,7 +50,7 @@ Cursor = Annotated[str, Query(max_length=400)]
 
 @router.get("/")
 def worklist(
-    request: Request, services: ServicesDep, filters: FiltersDep, actor: NameDep, cursor: Cursor = ""
+    request: Request, services: ServicesDep, filters: FiltersDep, actor: ActorDep, cursor: Cursor = ""
 ) -> Response:
     """The page, or for htmx the list alone."""
     return _page(request, services, filters, actor, cursor)
@@ -64,16 +64,16 @@ def status(request: Request, services: ServicesDep) -> Response:
 
 @router.get("/next")
 def next_unread(
-    services: ServicesDep, filters: FiltersDep, actor: NameDep, after: Annotated[str, Query(max_length=32)] = ""
+    services: ServicesDep, filters: FiltersDep, actor: ActorDep, after: Annotated[str, Query(max_length=32)] = ""
 ) -> Response:
     """To the next unread study of the list, or back to the list when there is none."""
-    following = services.studies.next_unread(filters, actor, after or None)
+    following = services.studies.next_unread(filters, actor.name, after or None)
     return RedirectResponse(f"/studies/{following}" if following else _address(filters), status_code=303)
 
 
 @router.post("/studies")
 def upload(
-    request: Request, services: ServicesDep, actor: NameDep, file: Annotated[list[UploadFile], File()]
+    request: Request, services: ServicesDep, actor: ActorDep, file: Annotated[list[UploadFile], File()]
 ) -> Response:
     """Takes radiographs and goes to the only one or to the list; where one was not new, says what became of each."""
     files = [(one.filename or "", one.file.read) for one in file]
@@ -86,44 +86,44 @@ def upload(
 
 @router.post("/studies/{study_id}/claim")
 def claim(
-    request: Request, services: ServicesDep, study_id: str, actor: NameDep, back: Annotated[str, Form()] = ""
+    request: Request, services: ServicesDep, study_id: str, actor: ActorDep, back: Annotated[str, Form()] = ""
 ) -> Response:
     """Says that one reads it."""
-    return _row(request, services.studies.claim(study_id, actor), actor, back)
+    return _row(request, services, services.studies.claim(study_id, actor.name), actor, back)
 
 
 @router.post("/studies/{study_id}/release")
 def release(
-    request: Request, services: ServicesDep, study_id: str, actor: NameDep, back: Annotated[str, Form()] = ""
+    request: Request, services: ServicesDep, study_id: str, actor: ActorDep, back: Annotated[str, Form()] = ""
 ) -> Response:
     """Gives it back."""
-    return _row(request, services.studies.release(study_id, actor), actor, back)
+    return _row(request, services, services.studies.release(study_id, actor.name), actor, back)
 
 
 @router.get("/worklist.csv")
-def export_csv(services: ServicesDep, filters: FiltersDep, actor: NameDep) -> Response:
+def export_csv(services: ServicesDep, filters: FiltersDep, actor: ActorDep) -> Response:
     """The whole filtered list as a table."""
-    return _download(_csv(services.studies.every(filters, actor)), "text/csv; charset=utf-8", "csv")
+    return _download(_csv(_every(services, filters, actor)), "text/csv; charset=utf-8", "csv")
 
 
 @router.get("/worklist.json")
-def export_json(services: ServicesDep, filters: FiltersDep, actor: NameDep) -> Response:
+def export_json(services: ServicesDep, filters: FiltersDep, actor: ActorDep) -> Response:
     """The whole filtered list as JSON."""
-    return _download(_json(services.studies.every(filters, actor), filters), "application/json", "json")
+    return _download(_json(_every(services, filters, actor), filters), "application/json", "json")
 
 
 def _page(
     request: Request,
-    services: ServicesDep,
+    services: Services,
     filters: Filters,
-    actor: str,
+    actor: Actor,
     cursor: str,
     results: list[UploadResult] | None = None,
     status: int = 200,
 ) -> Response:
-    listed = services.studies.page(filters, actor, cursor or None)
+    listed = services.studies.page(filters, actor.name, cursor or None)
     context = {
-        "studies": listed.studies,
+        "studies": list(services.reviews.veiled(listed.studies, actor)),
         "next_cursor": listed.next_cursor,
         "cursor": cursor,
         "filters": filters,
@@ -137,10 +137,15 @@ def _page(
     return page(request, template, context, status=status)
 
 
-def _row(request: Request, study: StudyInfo, actor: str, back: str) -> Response:
+def _row(request: Request, services: Services, study: StudyInfo, actor: Actor, back: str) -> Response:
     if wants_fragment(request):
-        return page(request, "partials/_study_row.html", {"study": study, "query": back})
+        (shown,) = services.reviews.veiled([study], actor)
+        return page(request, "partials/_study_row.html", {"study": shown, "query": back})
     return RedirectResponse(f"/?{back}#study-{study.id}" if back else f"/#study-{study.id}", status_code=303)
+
+
+def _every(services: Services, filters: Filters, actor: Actor) -> Iterator[StudyInfo]:
+    return services.reviews.veiled(services.studies.every(filters, actor.name), actor)
 
 
 def _address(filters: Filters) -> str:

@@ -22,6 +22,7 @@ REFUSED = 3  # exit code of a child that says, as JSON, why it refuses its input
 _ROOT = str(Path(__file__).resolve().parents[2])
 _START = """
 import sys
+sys.dont_write_bytecode = True  # under a limit on files Python would leave them cut short
 sys.path.insert(0, {root!r})
 from model.confined.child import run
 run({module!r}, {limits!r}, {arguments!r})

@@ -90,7 +90,7 @@ def _fills(image: Tensor, places: list[Rectangle], options: Occlusion) -> Tensor
     height, width = image.shape[1:]
     margin = max(1, options.patch_px // 2)
     outer = [_within((t - margin, b + margin, le - margin, r + margin), height, width) for t, b, le, r in places]
-    sums = torch.zeros(3, height + 1, width + 1, dtype=torch.float64, device=image.device)
+    sums = torch.zeros(len(image), height + 1, width + 1, dtype=torch.float64, device=image.device)
     sums[:, 1:, 1:] = image.double().cumsum(1).cumsum(2)
     inner_sum, inner_area = _sum_and_area(sums, places)
     outer_sum, outer_area = _sum_and_area(sums, outer)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 
 from app.decoding import Decoder
 from app.decoding.wire import ANSWER, READ, SAY, Garbled, parse_answer, parse_head
@@ -18,6 +19,8 @@ from app.services.errors import BusyError
 from model.errors import RadiographError
 from model.radiograph import read_radiograph
 from tests.app.conftest import png_bytes
+from tests.model.jpeg_streams import through_gdcm
+from tests.model.test_radiograph_jpeg import WIDE, wrapped
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,12 @@ def decoder() -> Iterator[Decoder]:
     made = Decoder(processes=1, timeout_s=4.0)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
+def test_what_a_codec_decodes_in_a_process_of_its_own_is_decoded_here_too(decoder: Decoder, syntax: str) -> None:
+    data = wrapped(through_gdcm(WIDE, syntax), WIDE, syntax, 12)
+    np.testing.assert_array_equal(decoder.read(data).pixels, read_radiograph(data).pixels)
 
 
 def _pid(decoder: Decoder) -> int:

@@ -20,6 +20,7 @@ from app.inference import InferenceEngine
 from app.jobs.context import Context, JobCancelled
 from app.jobs.ledger import Job, Ledger, new_sweep
 from app.services.analyses import AnalysisService
+from app.services.checkpoints import PairChoice
 from app.services.readings import code_version
 from app.tables import AnalysisRow, InstanceRow
 from model.checkpoint import Card
@@ -54,10 +55,12 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     state: dict[str, Any] = dict(ctx.resumed or {"next": 0, "refused": {}})
     settings = ctx.settings
     db = Database(settings.resolved_database_url)
-    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, spec["checkpoints"])
+    pair = PairChoice(db, settings.pair)
+    needed = dict.fromkeys([*spec["checkpoints"], *pair()])  # the live pair's cards, for the worklist's summaries
+    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, list(needed))
     decoder = Decoder(1, settings.decode_timeout_s, settings.decode_memory_mb)
     blobs = BlobStore(settings.data_dir / "blobs")
-    service = AnalysisService(db, blobs, engine, lambda: settings.pair, settings.max_pixels, decoder)
+    service = AnalysisService(db, blobs, engine, pair, settings.max_pixels, decoder)
     engine.start()
     try:
         engine.wait_settled()

@@ -6,7 +6,8 @@ A writer takes the chain's lock before it looks, so that of two equal requests t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import cast
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
-from app.schemas import Analysis, Review, ReviewRequest, UnaidedFinding, UnaidedRead
+from app.schemas import Analysis, Review, ReviewRequest, StudyInfo, UnaidedFinding, UnaidedRead
 from app.services.audit import AuditService
 from app.services.chain import append, lock
 from app.services.errors import ConflictError, NotFoundError
@@ -22,21 +23,24 @@ from app.services.instances import find_row, mark_read
 from app.services.reviews.panel import Panel, said, subjects
 from app.services.reviews.record import Entry, review_document, says_the_same, to_entry, unaided_document
 from app.services.users import Actor
-from app.tables import AnalysisRow, ReadFirstRow, ReviewRow
+from app.tables import AnalysisRow, InstanceRow, ReadFirstRow, ReviewRow
 
-Pair = Callable[[], tuple[str, str]]
+_VEILED_AT_ONCE = 200
+_VEIL = {"reference": None, "candidate": None, "disagreement": None, "flag": None}
+Shown = Callable[[str], Sequence[Analysis | None]]
 
 
 class ReviewService:
     """A study may be named by its own id or by that of one of its instances: what is judged is an instance.
 
-    pair: ids of the reference and the candidate, as they are now. read_first: whether every study is locked.
+    shown: what the live pair says of an image, by its SHA-256, as the page shows it. read_first: whether every study is
+    locked.
     """
 
-    def __init__(self, db: Database, audit: AuditService, pair: Pair, read_first: bool = False) -> None:
+    def __init__(self, db: Database, audit: AuditService, shown: Shown, read_first: bool = False) -> None:
         self.db = db
         self.audit = audit
-        self.pair = pair
+        self.shown = shown
         self.read_first = read_first
 
     def record(
@@ -103,6 +107,22 @@ class ReviewService:
         with self.db.read() as session:
             return self._owes_unaided(session, find_row(session, study).id, actor)
 
+    def veiled(self, studies: Iterable[StudyInfo], actor: Actor) -> Iterator[StudyInfo]:
+        """The same lines of the worklist, without what checkpoints say of studies that this reader must read first."""
+        lines = iter(studies)
+        while some := list(islice(lines, _VEILED_AT_ONCE)):
+            owed = self._owed([one.id for one in some], actor)
+            for one in some:
+                yield one.model_copy(update=_VEIL) if one.id in owed else one
+
+    def _owed(self, studies: Sequence[str], actor: Actor) -> set[str]:
+        said = select(ReviewRow.id).where(ReviewRow.instance_id == InstanceRow.id, ReviewRow.reader_id == actor.id)
+        query = select(InstanceRow.study_id).where(InstanceRow.study_id.in_(studies), ~said.exists())
+        if not self.read_first:
+            query = query.join(ReadFirstRow, ReadFirstRow.instance_id == InstanceRow.id)
+        with self.db.read() as session:
+            return {str(one) for one in session.scalars(query)}
+
     def set_read_first(self, study: str, wanted: bool, actor: Actor) -> None:
         """Asks readers of this study for an unaided read first, or no longer. Raises NotFoundError `unknown_study`."""
         with self.db.write() as session:
@@ -140,11 +160,12 @@ class ReviewService:
     def panel(self, study: str, actor: Actor) -> Panel:
         """What `_decision.html` and `_history.html` show to this reader. Raises NotFoundError `unknown_study`."""
         with self.db.read() as session:
-            study = find_row(session, study).id
+            instance = find_row(session, study)
+            study = instance.id
             locked = self._owes_unaided(session, study, actor)
             by_study = session.get(ReadFirstRow, study) is not None
             entries = [] if locked else _of_study(session, study)
-            pair = [None, None] if locked else [_newest(session, study, one) for one in self.pair()]
+            pair = [None, None] if locked else self.shown(instance.sha256)
             own = _last_word(session, actor, study)
         return Panel(
             study=study,
@@ -170,17 +191,6 @@ def _analysis(session: Session, analysis_id: str) -> Analysis:
     if row is None:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
     return Analysis.model_validate_json(row.document)
-
-
-def _newest(session: Session, study: str, checkpoint_id: str) -> Analysis | None:
-    query = (
-        select(AnalysisRow.document)
-        .where(AnalysisRow.instance_id == study, AnalysisRow.checkpoint_id == checkpoint_id)
-        .order_by(AnalysisRow.created_at.desc())
-        .limit(1)
-    )
-    document = session.scalars(query).first()
-    return Analysis.model_validate_json(document) if document else None
 
 
 def _with_token(session: Session, actor: Actor, token: str | None) -> ReviewRow | None:
