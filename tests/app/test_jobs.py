@@ -284,11 +284,9 @@ def test_kills_at_random_lose_nothing_and_double_nothing(of_db: Settings, ledger
 def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None:
     with started(settings) as client:
         services = client.app.state.services  # type: ignore[attr-defined]
-        for seed in range(3):
-            services.studies.receive(png_bytes(seed), f"{seed}.png")
-        read = client.post("/studies", files={"file": ("read.png", png_bytes(9))})
-        assert read.status_code == 303
-        until(lambda: not services.pending)
+        services.background.stop()  # which would read them before the job does
+        received = [services.studies.receive(png_bytes(seed), f"{seed}.png").instance_id for seed in range(4)]
+        services.analyses.analyse(received[3])
         jobs = reanalyse.request(services.jobs, services.engine, settings.pair)
         assert [len(job.spec["instances"]) for job in jobs] == [3]
         assert reanalyse.request(services.jobs, services.engine, settings.pair)[0].id == jobs[0].id
@@ -297,7 +295,6 @@ def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None
         with worker(settings):
             until(lambda: services.jobs.get(jobs[0].id).state.ended, 300)
         assert services.jobs.get(jobs[0].id).result == {"read": 3, "refused": {}}
-        until(lambda: not services.pending)
         studies = client.get("/api/v1/studies").json()["studies"]
         assert len(studies) == 4 and all(one["reference"] and one["candidate"] for one in studies)
         assert reanalyse.request(services.jobs, services.engine, settings.pair) == []
