@@ -75,9 +75,14 @@ def gradcam(
     """
     chosen = tuple(range(len(FINDINGS))) if findings is None else tuple(int(finding) for finding in findings)
     check_request(network, inputs, layers, chosen)
-    compute = _analytic if ANALYTIC.issuperset(layers) else _by_autograd
-    with torch.inference_mode(False), torch.no_grad():
-        logits, maps = compute(network, inputs, frozenset(layers), chosen)
+    if ANALYTIC.issuperset(layers):
+        with torch.inference_mode():  # no bookkeeping for a gradient that nobody takes
+            logits, maps = _analytic(network, inputs, frozenset(layers), chosen)
+    else:
+        with torch.inference_mode(False), torch.no_grad():
+            logits, maps = _by_autograd(network, inputs, frozenset(layers), chosen)
+    with torch.inference_mode(False):  # ordinary tensors, also for who calls in inference mode
+        logits, maps = logits.clone(), {name: maps[name].clone() for name in layers}
         logits = output_logits(network, logits)
     if not bool(torch.isfinite(logits).all()):
         raise ConfigError("not_finite", "The network's logits are not finite: check its weights.")
