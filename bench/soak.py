@@ -84,13 +84,13 @@ def kill_workers(settings: Settings, kills: int, jobs: int, step: int, longest_s
     while done < kills:
         if all(ledger.get(job_id).state.ended for job_id in ids):
             ids += [job.id for job in verify.request(ledger, parts=jobs, step=step)]
-        with _worker(settings) as process:
+        with worker_process(settings) as process:
             _wait_for_attempt(ledger, ids, process)
             time.sleep(chance.random() * longest_s)
             process.kill()
             process.wait()
             done += 1
-    with _worker(settings):
+    with worker_process(settings):
         end = time.monotonic() + _READY_S + jobs * 10
         while not all(ledger.get(job_id).state.ended for job_id in ids) and time.monotonic() < end:
             time.sleep(0.1)
@@ -132,7 +132,8 @@ def _wait_for_attempt(ledger: Ledger, ids: list[str], process: subprocess.Popen[
 
 
 @contextmanager
-def _worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def worker_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as `serve` starts it, killed at the end."""
     process = start_python("app.worker")
     assert process.stdin is not None
     process.stdin.write(settings.model_dump_json().encode() + b"\n")

@@ -35,8 +35,7 @@ def main(source: BinaryIO, answer: BinaryIO, max_elements: int) -> None:
     try:
         if start.startswith(b"PK\x03\x04"):
             _check_archive(source, size)
-            found = torch.load(source, map_location="cpu", weights_only=True)
-        elif start.startswith(b"\x80"):
+        if start.startswith((b"PK\x03\x04", b"\x80")):
             found = torch.load(source, map_location="cpu", weights_only=True)
         elif len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
             found = load(source.read())

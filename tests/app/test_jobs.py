@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,10 @@ from app.jobs import JobState, Ledger, Progress, StaleAttempt
 from app.jobs.kinds import reanalyse, verify
 from app.jobs.ledger import by_sweep
 from app.jobs.lock import DispatcherLock
-from app.processes import start_python
 from app.services.errors import NotFoundError
 from app.settings import Settings
 from app.tables import JobEventRow, JobRow
+from bench.soak import kill_workers, worker_process
 from tests.app.conftest import png_bytes, started
 
 
@@ -165,19 +164,6 @@ def test_only_one_dispatches(db: Database, settings: Settings) -> None:
     other.release()
 
 
-@contextmanager
-def worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    process = start_python("app.worker")
-    assert process.stdin is not None
-    process.stdin.write(settings.model_dump_json().encode() + b"\n")
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-
-
 def blobs_in(settings: Settings, count: int) -> BlobStore:
     store = BlobStore(settings.data_dir / "blobs")
     for n in range(count):
@@ -205,7 +191,7 @@ def test_a_worker_runs_jobs_and_damage_is_found(of_db: Settings, ledger: Ledger)
     victim.write_bytes(b"other bytes")
     jobs = verify.request(ledger, parts=2, step=2)
     broken = ledger.enqueue("nonsense", {}, max_attempts=1)
-    with worker(of_db):
+    with worker_process(of_db):
         until(lambda: all(ledger.get(job.id).state.ended for job in [*jobs, broken]))
     results = [ledger.get(job.id).result for job in jobs]
     assert sum(result["checked"] for result in results) == 9  # type: ignore[index]
@@ -236,7 +222,7 @@ def alive(pid: int) -> bool:
 
 def test_cancel_ends_even_a_job_that_does_not_listen(of_db: Settings, ledger: Ledger) -> None:
     job_id = slow_job(ledger, of_db)
-    with worker(of_db) as process:
+    with worker_process(of_db) as process:
         until(lambda: ledger.get(job_id).state is JobState.RUNNING and children_of(process.pid))
         child = children_of(process.pid)[0]
         time.sleep(1)
@@ -250,13 +236,13 @@ def test_cancel_ends_even_a_job_that_does_not_listen(of_db: Settings, ledger: Le
 
 def test_a_job_dies_with_its_worker_and_is_not_lost(of_db: Settings, ledger: Ledger) -> None:
     job_id = slow_job(ledger, of_db)
-    with worker(of_db) as process:
+    with worker_process(of_db) as process:
         until(lambda: ledger.get(job_id).state is JobState.RUNNING and children_of(process.pid))
         child = children_of(process.pid)[0]
         process.kill()
         until(lambda: not alive(child), 3)
     (of_db.data_dir / "blobs" / "00" / ("0" * 64)).unlink()
-    with worker(of_db):
+    with worker_process(of_db):
         until(lambda: ledger.get(job_id).state is JobState.DONE)
     assert ledger.get(job_id).attempt >= 2 and ledger.get(job_id).failures == 0
     assert "lost" in kinds_of_events(ledger, job_id)
@@ -264,7 +250,7 @@ def test_a_job_dies_with_its_worker_and_is_not_lost(of_db: Settings, ledger: Led
 
 def test_a_crash_of_the_job_is_told_with_its_signal(of_db: Settings, ledger: Ledger) -> None:
     job_id = slow_job(ledger, of_db)
-    with worker(of_db) as process:
+    with worker_process(of_db) as process:
         until(lambda: ledger.get(job_id).state is JobState.RUNNING and children_of(process.pid))
         os.kill(children_of(process.pid)[0], signal.SIGKILL)
         until(lambda: ledger.get(job_id).failures == 1)
@@ -273,8 +259,6 @@ def test_a_crash_of_the_job_is_told_with_its_signal(of_db: Settings, ledger: Led
 
 def test_kills_at_random_lose_nothing_and_double_nothing(of_db: Settings, ledger: Ledger) -> None:
     """The small sister of `make soak`."""
-    from bench.soak import kill_workers
-
     blobs_in(of_db, 60)
     report = kill_workers(of_db, kills=6, jobs=4, step=1, longest_s=3.0, seed=1)
     assert report.finished == report.jobs and report.lost == 0 and report.doubled == 0
@@ -292,7 +276,7 @@ def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None
         assert reanalyse.request(services.jobs, services.engine, settings.pair)[0].id == jobs[0].id
         page = client.get("/jobs").text
         assert "Read the worklist again" in page and 'hx-trigger="every 2s"' in page
-        with worker(settings):
+        with worker_process(settings):
             until(lambda: services.jobs.get(jobs[0].id).state.ended, 300)
         assert services.jobs.get(jobs[0].id).result == {"read": 3, "refused": {}}
         studies = client.get("/api/v1/studies").json()["studies"]
