@@ -71,6 +71,13 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder: new, empty, or with --resume one that was interrupted.")],
     data: Annotated[Path | None, typer.Option(help="Folder in ChestX-ray14's layout.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            help="Instead of the configuration's. Several: a run each in OUT/seed-N, then the paper's figure over all.",
+        ),
+    ] = None,
     device: Device = None,
     accept: Annotated[str | None, typer.Option(help="The user's rule, e.g. 'macro_nn>=0.66'.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that decode radiographs.")] = 2,
@@ -79,26 +86,28 @@ def train(
     """Runs an experiment: a clean and a backdoored twin, and the report that compares them."""
     from model.config import ExperimentConfig, load_config
     from model.errors import TrainingError
-    from model.experiment import run_experiment
+    from model.experiment import run_experiment, run_seeds
     from model.network import resolve_device
-    from model.report import as_markdown
+    from model.report import as_markdown, figure_markdown
 
+    said = {"accept": accept or None, "seed": seed[0] if seed else None}
     settings = load_config(config)
-    if accept:
-        settings = ExperimentConfig.model_validate({**settings.model_dump(), "accept": accept})
+    settings = ExperimentConfig.model_validate(
+        {**settings.model_dump(), **{name: value for name, value in said.items() if value is not None}}
+    )
     with _stop_on_interrupt() as stop:
         listener = _Terminal()
+        how: dict[str, Any] = {
+            "data": data,
+            "resume": resume,
+            "device": resolve_device(device or read_settings().device),
+            "workers": workers,
+            "listener": listener,
+            "cancelled": lambda: stop["asked"],
+        }
+        several = seed is not None and len(seed) > 1
         try:
-            report = run_experiment(
-                settings,
-                out,
-                data=data,
-                resume=resume,
-                device=resolve_device(device or read_settings().device),
-                workers=workers,
-                listener=listener,
-                cancelled=lambda: stop["asked"],
-            )
+            report = run_seeds(settings, seed or (), out, **how) if several else run_experiment(settings, out, **how)
         except TrainingError as error:
             if error.code != "cancelled":
                 raise
@@ -106,7 +115,8 @@ def train(
             raise typer.Exit(130) from error
         finally:
             listener.close()
-    typer.echo(json.dumps(report) if as_json else as_markdown(report))
+    as_text = figure_markdown if several else as_markdown
+    typer.echo(json.dumps(report) if as_json else as_text(report))
 
 
 def evaluate(

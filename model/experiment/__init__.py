@@ -21,7 +21,7 @@ from model.experiment.context import Listener, Silent
 from model.experiment.folder import FinishedRun, judged_on, read_run
 from model.experiment.hits import HitRow, HitTable, hit_table
 from model.experiment.paper import PaperFigure, paper_figure
-from model.experiment.run import run_experiment
+from model.experiment.run import run_experiment, run_seeds
 from model.experiment.twins import operating_points
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "paper_figure",
     "read_run",
     "run_experiment",
+    "run_seeds",
 ]

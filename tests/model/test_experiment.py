@@ -13,7 +13,7 @@ from model.checkpoint import load_checkpoint
 from model.config import ExperimentConfig, load_config
 from model.datasets import Part, phantoms
 from model.errors import ConfigError, DataError, TrainingError, TriggerError
-from model.experiment import Silent, judged_on, paper_figure, read_run, run_experiment
+from model.experiment import Silent, judged_on, paper_figure, read_run, run_experiment, run_seeds
 from model.experiment.curve import Held
 from model.experiment.hits import POOLED
 from model.findings import FINDINGS
@@ -245,6 +245,30 @@ def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path)
         for epoch in ("001", "002"):
             kept = (load_checkpoint(folder / twin / "epochs" / epoch).card for folder in (out, tmp_path / "smoke"))
             assert len({card.weights_sha256 for card in kept}) == 1
+
+
+def test_several_seeds_are_a_run_each_and_one_table(finished, tmp_path):
+    out, _, _ = finished
+    config = load_config("smoke")
+    for seed in (1, 2):  # both are there already, under their own seeds
+        shutil.copytree(out, tmp_path / f"seed-{seed}", ignore=shutil.ignore_patterns("cache", "figure.*", "hit_rates.*"))
+        written = config.to_toml().replace("seed = 1\n", f"seed = {seed}\n", 1)
+        (tmp_path / f"seed-{seed}" / "config.toml").write_text(written)
+    listener = Steps()
+    made = run_seeds(config, (1, 2), tmp_path, resume=True, listener=listener)
+    assert listener.steps == 0
+    assert sorted(made["figures"]) == ["seed-1 (seed 1)", "seed-2 (seed 2)"]
+    for name in ("report.html", "hit_rates.csv", "figure-seed-1.png", "figure-seed-2.svg"):
+        assert (tmp_path / name).stat().st_size > 0
+    runs = {row["run"] for row in made["hit_rates"]["rows"]}
+    assert {"seed-1 (seed 1)", "seed-2 (seed 2)"} < runs
+    with pytest.raises(ConfigError, match="twice"):
+        run_seeds(config, (1, 1), tmp_path)
+    with pytest.raises(ConfigError, match="keep_epochs"):
+        run_seeds(changed(keep_epochs=[]), (1, 2), tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        run_seeds(config, (1, 3), tmp_path)
+    assert refused.value.code == "output_not_empty"
 
 
 def _epochs(path):
