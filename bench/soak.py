@@ -1,8 +1,8 @@
 """`make soak`: kill -9, at random, again and again, and then count: `python -m bench.soak`.
 
-The server is killed while clients upload (and review, once there are reviews): whatever it acknowledged must be there
-afterwards, and every blob must be what its name says. The worker is killed while it works through jobs: every job must
-end, none be lost, and no step of any be recorded twice.
+The server is killed while clients upload and review: whatever it acknowledged must be there afterwards, once, with the
+chains of reviews and audit events unbroken, and every blob must be what its name says. The worker is killed while it
+works through jobs: every job must end, none be lost, and no step of any be recorded twice.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,8 +36,9 @@ from app.db import Database
 from app.jobs import JobState, Ledger
 from app.jobs.kinds import verify
 from app.processes import ROOT, start_python
+from app.services.chain import verify as verify_chain
 from app.settings import Settings
-from app.tables import AnalysisRow, InstanceRow
+from app.tables import AnalysisRow, AuditRow, InstanceRow, ReviewRow
 
 _READY_S = 180.0
 
@@ -57,11 +59,16 @@ class WorkerReport:
 
 @dataclass(frozen=True)
 class ServerReport:
-    """What was counted. acknowledged: answers of 200 or 201; missing: of them, what is not there."""
+    """What was counted. acknowledged: answers of 200 or 201 to uploads, reviews: to reviews; missing: of both, what is
+    not there; doubled_reviews: recorded more than once; broken_chains: of reviews and audit events.
+    """
 
     kills: int
     acknowledged: int
+    reviews: int
     missing: int
+    doubled_reviews: int
+    broken_chains: int
     blobs: int
     broken_blobs: int
     leftovers: int
@@ -152,9 +159,11 @@ def kill_servers(settings: Settings, kills: int, clients: int, seed: int) -> Ser
     for _ in range(kills):
         with _server(settings) as (process, port):
             senders.aim(port)
-            # Some die while they still load, most under load.
+            if chance.random() < 0.9:  # the others die while they still load
+                senders.wait_for_an_answer(_READY_S)
             time.sleep(chance.random() * 2.5)
             process.kill()
+            senders.hold()
             process.wait()
     senders.stop()
     report = _look(settings, kills, senders)
@@ -162,12 +171,17 @@ def kill_servers(settings: Settings, kills: int, clients: int, seed: int) -> Ser
 
 
 class _Senders:
-    """Clients that send one radiograph after the other to wherever the server is now."""
+    """Clients that send one radiograph after the other to wherever the server is now, and review what it answers.
+
+    A review whose answer is lost is sent again with its token, as a client should.
+    """
 
     def __init__(self, clients: int) -> None:
         self.acknowledged: list[tuple[str, list[str]]] = []  # SHA-256 of the file, ids of its analyses
+        self.reviewed: list[str] = []  # ids of reviews
         self.refused = 0
         self._port = 0
+        self._answered, self._aimed = threading.Event(), threading.Event()
         self._stopping = threading.Event()
         self._numbers = iter(range(10**9))
         self._lock = threading.Lock()
@@ -176,10 +190,22 @@ class _Senders:
             thread.start()
 
     def aim(self, port: int) -> None:
+        """Where the server is now."""
         self._port = port
+        self._answered.clear()
+        self._aimed.set()
+
+    def hold(self) -> None:
+        """No new upload begins: nobody is there. What is on its way goes on."""
+        self._aimed.clear()
+
+    def wait_for_an_answer(self, timeout_s: float) -> None:
+        """Until an upload was acknowledged since the last `aim`."""
+        self._answered.wait(timeout_s)
 
     def stop(self) -> None:
         self._stopping.set()
+        self._aimed.set()
         for thread in self._threads:
             thread.join(60)
 
@@ -188,19 +214,43 @@ class _Senders:
             with self._lock:
                 number = next(self._numbers)
             data = radiograph(number)
+            self._aimed.wait()
             try:
                 status, answer = post(self._port, "/api/v1/predictions?test=none", f"{number}.png", data)
             except (OSError, http.client.HTTPException, ValueError):
-                time.sleep(0.05)
+                time.sleep(0.2)
                 continue
+            if not self._noted(status):
+                continue
+            ids = [one["analysis_id"] for one in answer["analyses"]]
             with self._lock:
-                if status in (200, 201):
-                    ids = [one["analysis_id"] for one in answer["analyses"]]
-                    self.acknowledged.append((hashlib.sha256(data).hexdigest(), ids))
-                else:
-                    self.refused += 1
-            if status == 503:
-                time.sleep(0.1)
+                self.acknowledged.append((hashlib.sha256(data).hexdigest(), ids))
+            self._answered.set()
+            for analysis_id in ids:
+                self._review(analysis_id)
+
+    def _review(self, analysis_id: str) -> None:
+        verdict = {"verdict": "unsure", "comment": "soak", "token": f"soak-{analysis_id[:48]}"}
+        while not self._stopping.is_set():
+            self._aimed.wait()
+            try:
+                status, answer = post_json(self._port, f"/api/v1/analyses/{analysis_id}/reviews", verdict)
+            except (OSError, http.client.HTTPException, ValueError):
+                time.sleep(0.2)
+                continue
+            if self._noted(status):
+                with self._lock:
+                    self.reviewed.append(str(answer["review_id"]))
+                return
+
+    def _noted(self, status: int) -> bool:
+        """Whether it was done; where not, it is counted and a moment passes."""
+        if status in (200, 201):
+            return True
+        with self._lock:
+            self.refused += 1
+        time.sleep(0.1)
+        return False
 
 
 def _look(settings: Settings, kills: int, senders: _Senders) -> ServerReport:
@@ -208,6 +258,9 @@ def _look(settings: Settings, kills: int, senders: _Senders) -> ServerReport:
     with db.read() as session:
         instances = dict(session.execute(select(InstanceRow.sha256, InstanceRow.thumbnail_sha256)).all())
         analyses = set(session.scalars(select(AnalysisRow.id)))
+        reviews = Counter(session.execute(select(ReviewRow.id)).scalars())
+        judged = Counter(session.scalars(select(ReviewRow.analysis_id)))
+        chains = [verify_chain(session, ReviewRow), verify_chain(session, AuditRow)]
     db.close()
     root = settings.data_dir / "blobs"
     paths = list(root.glob("??/*"))
@@ -218,10 +271,24 @@ def _look(settings: Settings, kills: int, senders: _Senders) -> ServerReport:
         sha not in instances or sha not in names or any(one not in analyses for one in ids)
         for sha, ids in senders.acknowledged
     )
+    missing += sum(one not in reviews for one in senders.reviewed)
     leftovers = sum(1 for path in root.glob("??/.*"))
     unbacked = sum(sha not in names or thumbnail not in names for sha, thumbnail in instances.items())
     count = len(senders.acknowledged)
-    return ServerReport(kills, count, missing, len(blobs), broken, leftovers, unbacked, senders.refused, 0.0)
+    return ServerReport(
+        kills,
+        count,
+        len(senders.reviewed),
+        missing,
+        sum(times - 1 for times in judged.values()),
+        sum(chain.broken is not None for chain in chains),
+        len(blobs),
+        broken,
+        leftovers,
+        unbacked,
+        senders.refused,
+        0.0,
+    )
 
 
 def radiograph(number: int, size_px: int = 160) -> bytes:
@@ -242,9 +309,17 @@ def multipart(name: str, data: bytes) -> tuple[bytes, dict[str, str]]:
     return body, {"Content-Type": f"multipart/form-data; boundary={edge}"}
 
 
-def post(port: int, path: str, name: str, data: bytes, timeout_s: float = 60) -> tuple[int, dict[str, object]]:
+def post(port: int, path: str, name: str, data: bytes, timeout_s: float = 60) -> tuple[int, dict[str, Any]]:
     """Status and JSON. Raises OSError, HTTPException."""
-    body, headers = multipart(name, data)
+    return _sent(port, path, *multipart(name, data), timeout_s)
+
+
+def post_json(port: int, path: str, document: Mapping[str, object]) -> tuple[int, dict[str, Any]]:
+    """Status and JSON. Raises OSError, HTTPException."""
+    return _sent(port, path, json.dumps(document).encode(), {"Content-Type": "application/json"}, 60)
+
+
+def _sent(port: int, path: str, body: bytes, headers: dict[str, str], timeout_s: float) -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         connection.request("POST", path, body, headers)
@@ -329,8 +404,11 @@ def main(argv: list[str] | None = None) -> int:
         base = Settings(data_dir=Path(folder) / "server", bundled_dir=checkpoints, device="cpu", samples=False)
         if options.server_kills:
             server = kill_servers(base, options.server_kills, options.clients, options.seed)
-            good &= server.missing == server.broken_blobs == server.rows_without_blob == 0 < server.acknowledged
-            _print("server killed under uploads", server)
+            lost = server.missing + server.doubled_reviews + server.broken_chains
+            good &= (
+                lost == server.broken_blobs == server.rows_without_blob == 0 < min(server.acknowledged, server.reviews)
+            )
+            _print("server killed under uploads and reviews", server)
         if options.worker_kills:
             settings = base.model_copy(update={"data_dir": Path(folder) / "worker"})
             _fill(settings, options.files)
