@@ -12,7 +12,7 @@ from app.services.analyses import AnalysisService
 from app.services.chain import timestamp, verify
 from app.services.checkpoints import usable_pair
 from app.services.comparisons import Comparison, compare
-from app.services.errors import ConflictError, NotFoundError
+from app.services.errors import NotFoundError
 from app.services.instances import Instance
 from app.services.readings import code_version
 from app.services.reviews import Entry, ReviewService
@@ -94,6 +94,5 @@ class ExportService:
 
     def _read(self, study: str, actor: Actor) -> tuple[Instance, Sequence[Analysis]]:
         instance = self.analyses.instance(study)
-        if self.reviews.is_locked(study, actor):
-            raise ConflictError("read_first", "Record your own reading of this study first; then it can be exported.")
+        self.reviews.read_first.refuse_image(instance.id, actor)
         return instance, self.analyses.analyse(instance.id, usable_pair(self.engine, self.analyses.pair))
