@@ -34,7 +34,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PARAMETERS = {"study": "study", "study_id": "study", "instance_id": "study", "analysis_id": "analysis"}
 _ID = re.compile(r"[0-9a-f]{32}")
 _OWN_EVENTS = {  # their services record them
-    "analysis.reviews", "study.decision", "study.unaided", "study.read_first", "checkpoints.pair",
+    "analysis.reviews", "study.decision", "study.unaided", "study.read_first", "checkpoints.create",
 }  # fmt: skip
 _LISTS = {
     "/": "worklist.read",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
 from app.schemas import Analysis, ChainProof, ExportedImage, SealedRow, StudyExport
 from app.services.analyses import AnalysisService
 from app.services.chain import timestamp, verify
@@ -15,7 +13,7 @@ from app.services.comparisons import Comparison, compare
 from app.services.errors import NotFoundError
 from app.services.instances import Instance
 from app.services.readings import code_version
-from app.services.reviews import Entry, ReviewService
+from app.services.reviews import Entry, ReviewService, rows_of
 from app.services.users import Actor
 from app.tables import ReviewRow
 from model.findings import FINDINGS
@@ -66,9 +64,7 @@ class ExportService:
         instance, analyses = self._read(study, actor)
         with self.db.read() as session:
             report = verify(session, ReviewRow)
-            rows = session.scalars(
-                select(ReviewRow).where(ReviewRow.instance_id == instance.id).order_by(ReviewRow.sequence)
-            ).all()
+            rows = rows_of(session, instance)
             sealed = [SealedRow(document=row.document, previous_hash=row.previous_hash, hash=row.hash) for row in rows]
         cards = {listed.id: listed.card.to_json() for listed in self.engine.checkpoints() if listed.card}
         read_by = dict.fromkeys(one.checkpoint.id for one in analyses)

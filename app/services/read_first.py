@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.services.errors import ConflictError
+from app.services.instances import Instance
 from app.services.users import Actor
 from app.tables import AnalysisRow, InstanceRow, ReadFirstRow, ReviewRow, StudyRow
 
@@ -90,7 +91,7 @@ class ReadFirst:
         return True
 
 
-def images_of(image: InstanceRow) -> Select[str] | Sequence[str]:
+def images_of(image: InstanceRow | Instance) -> Select[str] | Sequence[str]:
     """Ids of the images of its study; of itself alone off the worklist."""
     if image.study_id is None:
         return [image.id]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 from uuid import uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
@@ -18,7 +18,7 @@ from app.schemas import Analysis, Review, ReviewRequest, UnaidedFinding, Unaided
 from app.services.audit import AuditService
 from app.services.chain import append, lock
 from app.services.errors import ConflictError, NotFoundError
-from app.services.instances import find_row, mark_read
+from app.services.instances import Instance, find_row, mark_read
 from app.services.read_first import ReadFirst, images_of
 from app.services.reviews.panel import Panel, said, subjects
 from app.services.reviews.record import Entry, review_document, says_the_same, to_entry, unaided_document
@@ -77,9 +77,12 @@ class ReviewService:
             return [one for one in _entries(session.scalars(query).all()) if isinstance(one, Review)]
 
     def of_study(self, study: str) -> list[Entry]:
-        """Everything said of a study, unaided reads too, the oldest first. Raises NotFoundError `unknown_study`."""
+        """Everything said of an image, and the unaided reads of its study, the oldest first.
+
+        Raises NotFoundError `unknown_study`.
+        """
         with self.db.read() as session:
-            return _of_study(session, find_row(session, study).id)
+            return _entries(rows_of(session, find_row(session, study)))
 
     def count(self) -> int:
         """Links of the chain."""
@@ -129,7 +132,7 @@ class ReviewService:
             image = find_row(session, study)
             locked = self.read_first.owes(session, image, actor)
             asked = self.read_first.asked(session, image)
-            entries = [] if locked else _of_study(session, image.id)
+            entries = [] if locked else _entries(rows_of(session, image))
             pair = [None, None] if locked else self.shown(image.sha256)
             own = _unaided(session, actor, image)
         return Panel(
@@ -142,6 +145,13 @@ class ReviewService:
             said=said(cast(UnaidedRead, to_entry(own)), pair) if own else (),
             token=uuid4().hex,
         )
+
+
+def rows_of(session: Session, image: InstanceRow | Instance) -> Sequence[ReviewRow]:
+    """The links of what was said of an image, and of the unaided reads of its study, the oldest first."""
+    unaided = and_(ReviewRow.kind == "unaided", ReviewRow.instance_id.in_(images_of(image)))
+    query = select(ReviewRow).where(or_(ReviewRow.instance_id == image.id, unaided))
+    return session.scalars(query.order_by(ReviewRow.sequence)).all()
 
 
 def _analysis(session: Session, analysis_id: str) -> Analysis:
@@ -168,11 +178,6 @@ def _unaided(session: Session, actor: Actor, image: InstanceRow) -> ReviewRow | 
         ReviewRow.instance_id.in_(images_of(image)), ReviewRow.reader_id == actor.id, ReviewRow.kind == "unaided"
     )
     return session.scalars(query.order_by(ReviewRow.sequence.desc()).limit(1)).first()
-
-
-def _of_study(session: Session, study: str) -> list[Entry]:
-    query = select(ReviewRow).where(ReviewRow.instance_id == study).order_by(ReviewRow.sequence)
-    return _entries(session.scalars(query).all())
 
 
 def _entries(rows: Sequence[ReviewRow]) -> list[Entry]:
