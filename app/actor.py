@@ -21,9 +21,7 @@ from app.telemetry import route_template
 __all__ = [
     "Actor",
     "ActorDep",
-    "NameDep",
     "actor",
-    "actor_name",
     "audited",
     "cookie_name",
     "current",
@@ -35,7 +33,15 @@ __all__ = [
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PARAMETERS = {"study": "study", "study_id": "study", "instance_id": "study", "analysis_id": "analysis"}
 _ID = re.compile(r"[0-9a-f]{32}")
-_OWN_EVENTS = {"analysis.reviews", "study.decision", "study.unaided", "study.read_first"}  # their services record them
+_OWN_EVENTS = {  # their services record them
+    "analysis.reviews", "study.decision", "study.unaided", "study.read_first", "checkpoints.create",
+}  # fmt: skip
+_LISTS = {
+    "/": "worklist.read",
+    "/api/v1/studies": "worklist.read",
+    "/worklist.csv": "worklist.export",
+    "/worklist.json": "worklist.export",
+}
 
 
 def current(request: Request) -> Actor | None:
@@ -58,14 +64,6 @@ def signed_in(request: Request) -> None:
 
 
 ActorDep = Annotated[Actor, Depends(actor)]
-
-
-def actor_name(request: Request) -> str:
-    """The name under which a change is recorded."""
-    return actor(request).name
-
-
-NameDep = Annotated[str, Depends(actor_name)]
 
 
 def is_https(request: Request) -> bool:
@@ -94,13 +92,13 @@ def audited(request: Request) -> Iterator[None]:
     if request.method in ("GET", "HEAD"):
         if kind:
             log.note_read(who, f"{kind}.{verb}", subject)
-        elif route_template(request.scope) == "/":
-            log.note_read(who, "worklist.read", "")
+        elif action := _LISTS.get(route_template(request.scope) or ""):
+            log.note_read(who, action, "")
         return
     action = f"{kind or _collection(request)}.{verb}"
     if action not in _OWN_EVENTS:
         about = getattr(request.state, "subjects", None)
-        for one in (subject,) if about is None else about:
+        for one in (subject or _changed(request),) if about is None else about:
             log.note(who, action, one)
 
 
@@ -145,6 +143,12 @@ def _subject(request: Request) -> tuple[str, str]:
         if _ID.fullmatch(value):
             return kind, value
     return "", ""
+
+
+def _changed(request: Request) -> str:
+    """The id of what else a change is about: a job."""
+    value = request.path_params.get("job_id", "")
+    return value if _ID.fullmatch(value) else ""
 
 
 def _verb(request: Request) -> str:

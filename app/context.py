@@ -21,12 +21,14 @@ from app.services.audit import AuditService
 from app.services.background import BackgroundReader
 from app.services.checkpoints import PairChoice, list_checkpoints
 from app.services.exports import ExportService
+from app.services.read_first import ReadFirst
 from app.services.reviews import ReviewService
 from app.services.samples import add_samples
 from app.services.studies import StudyService
 from app.services.summaries import LivePair, live_pair
-from app.services.users import UserService
+from app.services.users import Actor, UserService
 from app.services.viewing import ViewingService
+from app.services.worklist import Worklist
 from app.settings import Settings
 
 log = logging.getLogger("overread")
@@ -53,14 +55,17 @@ class Services:
         self._pair = PairChoice(self.db, settings.pair)
         blobs = BlobStore(settings.data_dir / "blobs")
         self.analyses = AnalysisService(self.db, blobs, self.engine, self._pair, settings.max_pixels, self.decoder)
-        self.studies = StudyService(self.db, blobs, self.live_pair, settings.max_pixels, self.decoder)
-        self.background = BackgroundReader(self.studies, self.analyses)
+        self.read_first = ReadFirst(self.db, settings.read_first)
+        self.studies = StudyService(
+            self.db, blobs, self.live_pair, settings.max_pixels, self.decoder, Worklist(self.db, self.read_first)
+        )
+        self.background = BackgroundReader(self.studies, self.analyses, self._read_again)
         self.viewing = ViewingService(self.analyses)
         self.users = UserService(
             self.db, timedelta(minutes=settings.session_idle_min), timedelta(hours=settings.session_max_h)
         )
         self.audit = AuditService(self.db)
-        self.reviews = ReviewService(self.db, self.audit, self.analyses.shown, settings.read_first)
+        self.reviews = ReviewService(self.db, self.audit, self.analyses.shown, self.read_first)
         self.exports = ExportService(self.analyses, self.reviews)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
@@ -89,14 +94,14 @@ class Services:
         return self._pair()
 
     def live_pair(self) -> LivePair:
-        """The same with their weights."""
+        """The same with the fingerprints of their cards."""
         return live_pair(self.engine, self.pair)
 
-    def choose_pair(self, reference: str, candidate: str) -> None:
+    def choose_pair(self, reference: str, candidate: str, actor: Actor) -> None:
         """Changes the live pair. Raises NotFoundError `unknown_checkpoint`, InvalidError `same_checkpoint`."""
         self._pair.choose(self.engine, reference, candidate)
-        self.background.summarise()
-        reanalyse.request(self.jobs, self.engine, self.pair)
+        self.audit.note(actor, "checkpoints.pair", candidate, {"reference": reference, "candidate": candidate})
+        self.background.pair_changed()
 
     @property
     def pending(self) -> bool:
@@ -107,6 +112,9 @@ class Services:
     def adding_samples(self) -> bool:
         """Whether samples are still on their way to the worklist."""
         return self._samples.is_alive()
+
+    def _read_again(self) -> None:
+        reanalyse.request(self.jobs, self.engine, self.pair, seen=True)
 
     def _add_samples(self) -> None:
         try:

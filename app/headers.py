@@ -23,9 +23,10 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 
-# For what its address determines for ever; what is drawn from it may look different after an upgrade.
-IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Accept"}
-PICTURE = {"Cache-Control": "private, max-age=600", "Vary": "Accept"}
+# For what its address determines for ever; what is drawn from it may look different after an upgrade. The cookie,
+# because who signs in after another at the same browser may have to read first what the other was shown.
+IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Accept, Cookie"}
+PICTURE = {"Cache-Control": "private, max-age=600", "Vary": "Accept, Cookie"}
 
 
 def picture(request: Request, png: bytes) -> Response:

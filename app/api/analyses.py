@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from app.api.problems import problems
+from app.api.read_first import opened
 from app.context import ServicesDep
 from app.headers import IMMUTABLE, PICTURE, picture
 from app.inference import LAYERS
@@ -16,13 +17,13 @@ from app.services.analyses import Grid, Grids
 from app.services.images import LARGEST_PX
 from app.services.viewing import METHODS, STORED_METHOD
 
-router = APIRouter(prefix="/analyses", tags=["analyses"])
+router = APIRouter(prefix="/analyses", tags=["analyses"], dependencies=[Depends(opened)])
 RAW = "application/octet-stream"
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 MethodQuery = Annotated[str, Query(description=f"How the map is made: {', '.join(METHODS)}.")]
 
 
-@router.get("/{analysis_id}", responses=problems(404, 422))
+@router.get("/{analysis_id}", responses=problems(404, 409, 422))
 def show(services: ServicesDep, analysis_id: str) -> Analysis:
     """One analysis."""
     return services.analyses.analysis(analysis_id)
@@ -31,7 +32,7 @@ def show(services: ServicesDep, analysis_id: str) -> Analysis:
 @router.get(
     "/{analysis_id}/saliency/{layer}",
     response_class=Response,
-    responses={200: {"description": "The maps", "content": {RAW: _BINARY}}, **problems(404, 422, 503)},
+    responses={200: {"description": "The maps", "content": {RAW: _BINARY}}, **problems(404, 409, 422, 503)},
 )
 def all_saliency(services: ServicesDep, analysis_id: str, layer: str, method: MethodQuery = STORED_METHOD) -> Response:
     """The saliency maps of all 14 findings at one layer, raw, one after the other in the analysis' order.
@@ -46,7 +47,7 @@ def all_saliency(services: ServicesDep, analysis_id: str, layer: str, method: Me
     response_class=Response,
     responses={
         200: {"description": "The map", "content": {"image/png": _BINARY, RAW: _BINARY}},
-        **problems(404, 422, 503),
+        **problems(404, 409, 422, 503),
     },
 )
 def saliency(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 
 from app.actor import ActorDep
 from app.api.problems import problems
+from app.api.read_first import opened
 from app.context import ServicesDep
 from app.schemas import Review, ReviewList, ReviewRequest
 
-router = APIRouter(prefix="/analyses", tags=["reviews"])
+router = APIRouter(prefix="/analyses", tags=["reviews"], dependencies=[Depends(opened)])
 
 
 @router.post(
@@ -45,7 +46,7 @@ def record(
     return recorded
 
 
-@router.get("/{analysis_id}/reviews", responses=problems(401, 404, 422))
+@router.get("/{analysis_id}/reviews", responses=problems(401, 404, 409, 422))
 def history(services: ServicesDep, analysis_id: str) -> ReviewList:
     """Everything that readers said of an analysis, the oldest first."""
     return ReviewList(reviews=services.reviews.history(analysis_id))

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 
-from app.actor import NameDep
+from app.actor import ActorDep
 from app.api.problems import problems
 from app.context import ServicesDep
 from app.errors import error_response, status_of
-from app.schemas import StudyDetail, StudyList, UploadResults
+from app.schemas import StudyDetail, StudyList, UnaidedRead, UnaidedRequest, UploadResults
 from app.services.uploads import receive_all, refusal
 from app.services.worklist import PAGE_ROWS, Filters, FlagWord, Sort, StatusWord
 
@@ -36,6 +36,7 @@ _STUDY: dict[str, Any] = {
     "candidate": {"finding": "Atelectasis", "probability": 0.98, "positives": 1},
     "disagreement": True,
     "flag": "not_calibrated",
+    "read_first": False,
 }
 _NOTICE = "Research use, not for diagnosis."
 _CURSOR = "WyJyZWNlaXZlZCIsICIyMDI2LTExLTI1VDIwOjAwOjAwKzAwOjAwIiwgIjViMGMiXQ"
@@ -139,7 +140,7 @@ def create(
 )
 def index(
     services: ServicesDep,
-    actor: NameDep,
+    actor: ActorDep,
     flag: Annotated[FlagWord | None, Query(description="The strongest word on any positive finding.")] = None,
     status: Annotated[StatusWord | None, Query()] = None,
     disagreement: Annotated[bool | None, Query(description="Whether the pair's checkpoints differ.")] = None,
@@ -153,11 +154,21 @@ def index(
 ) -> StudyList:
     """The worklist, a page at a time."""
     filters = Filters(flag, status, disagreement, claimed, q, sort)
-    page = services.studies.page(filters, actor, cursor, limit)
+    page = services.studies.worklist.page(filters, actor, cursor, limit)
     return StudyList(studies=page.studies, next_cursor=page.next_cursor)
 
 
 @router.get("/{study_id}", responses={**_example(200, "The study", _DETAIL), **problems(404, 422)})
-def show(services: ServicesDep, study_id: str) -> StudyDetail:
+def show(services: ServicesDep, actor: ActorDep, study_id: str) -> StudyDetail:
     """One study with its images, and for each image its analyses and where their reviews are."""
-    return services.studies.study(study_id)
+    return services.studies.study(study_id, actor)
+
+
+@router.post("/{study_id}/unaided", status_code=201, responses=problems(403, 404, 409, 422))
+def unaided(services: ServicesDep, actor: ActorDep, study_id: str, reading: UnaidedRequest) -> UnaidedRead:
+    """Records what you see yourself, where the study asks for it before it shows what checkpoints say.
+
+    Until then its `reference`, `candidate`, `disagreement` and `flag` are null, and its analyses, their maps and
+    reviews answer 409 `read_first`. It is recorded once and cannot be changed; what is left out counts as absent.
+    """
+    return services.reviews.record_unaided(actor, study_id, reading.findings, reading.comment)

@@ -7,7 +7,7 @@ conditional on that number. So whoever was thought dead and is not writes into n
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -134,6 +134,12 @@ class Ledger:
                 query = select(JobRow).where(JobRow.state.in_(states)).order_by(*order).limit(limit - len(found))
                 found += [_job(row) for row in session.scalars(query)]
             return found
+
+    def active(self, kind: str) -> list[Job]:
+        """What waits or runs of a kind, the oldest first."""
+        query = select(JobRow).where(JobRow.kind == kind, JobRow.state.in_(["queued", "running"]))
+        with self.db.read() as session:
+            return [_job(row) for row in session.scalars(query.order_by(JobRow.created_at, JobRow.id))]
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -362,10 +368,3 @@ def _job(row: JobRow) -> Job:
         row.heartbeat_at,
         row.finished_at,
     )
-
-
-def by_sweep(ledger: Ledger, sweep_id: str) -> Sequence[Job]:
-    """The rows of one sweep, in the order of their making."""
-    query = select(JobRow).where(JobRow.sweep_id == sweep_id).order_by(JobRow.created_at, JobRow.id)
-    with ledger.db.read() as session:
-        return [_job(row) for row in session.scalars(query)]

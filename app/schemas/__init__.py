@@ -26,6 +26,7 @@ from app.schemas.reviews import (
     StudyExport,
     UnaidedFinding,
     UnaidedRead,
+    UnaidedRequest,
     Verdict,
 )
 from app.schemas.studies import (
@@ -73,6 +74,7 @@ __all__ = [
     "TestLevel",
     "UnaidedFinding",
     "UnaidedRead",
+    "UnaidedRequest",
     "UploadProblem",
     "UploadResult",
     "UploadResults",

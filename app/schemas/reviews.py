@@ -116,6 +116,17 @@ class UnaidedFinding(Schema):
     confidence: Literal["definite", "probable"] | None
 
 
+class UnaidedRequest(Schema):
+    """What a reader sees before any prediction is shown. findings: those that are said something of."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"findings": [{"name": "Mass", "present": True, "confidence": "probable"}]}]}
+    )
+
+    findings: list[UnaidedFinding] = Field(default_factory=list, max_length=14)
+    comment: str = Field(default="", max_length=2000)
+
+
 class UnaidedRead(Schema):
     """A reader's own reading of a radiograph, recorded before any prediction was shown."""
 

@@ -20,7 +20,8 @@ class StudyInfo(Schema):
     """A line of the worklist.
 
     url: the review page. reference, candidate: null while that checkpoint has not read it. disagreement: null while one
-    of them has not. flag: the strongest word on any positive finding, null when there is none. received_at: UTC.
+    of them has not. flag: the strongest word on any positive finding, null when there is none. read_first: these four
+    are left out, because the study asks you for your own reading first. received_at: UTC.
     """
 
     id: str
@@ -42,6 +43,7 @@ class StudyInfo(Schema):
     candidate: CalledInfo | None
     disagreement: bool | None
     flag: str | None
+    read_first: bool = False
 
 
 class StudyList(Schema):

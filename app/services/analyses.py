@@ -24,7 +24,7 @@ from app.schemas import Analysis, Prediction
 from app.services.errors import NotFoundError, UnavailableError
 from app.services.images import THUMBNAIL_PX, DisplayCache, blended, fit, grey8, heat, overlay, png
 from app.services.instances import LATERAL, Instance, ensure_row, find_row, of_row
-from app.services.readings import Reading, analysis_id, code_version, default_checkpoints, read
+from app.services.readings import Reading, analysis_id, default_checkpoints, read
 from app.services.summaries import live_pair, refresh
 from app.services.wording import warning_text
 from app.tables import AnalysisRow
@@ -286,7 +286,7 @@ def _analysis_row(reading: Reading) -> AnalysisRow:
         instance_id=analysis.instance_id,
         checkpoint_id=analysis.checkpoint.id,
         weights_sha256=analysis.checkpoint.weights_sha256,
-        code_version=code_version(),
+        fingerprint=reading.fingerprint,
         document=analysis.model_dump_json(),
         saliency=reading.saliency["middle"].tobytes() + reading.saliency["last"].tobytes(),
     )

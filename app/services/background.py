@@ -1,6 +1,7 @@
 """Reads what was received, behind the requests: one thread that feeds the engine and keeps the worklist's summaries.
 
-Nothing is lost with it: what it had not read when the server stopped is found again by the next start.
+Nothing is lost with it: what it had not read when the server stopped is found again by the next start. What was read
+before and is to be read again, because the pair or a card is another now, is left to a job: it may be the whole list.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from app.services.analyses import AnalysisService
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from app.services.studies import StudyService
+from app.services.unread import readers, unread
 from model.errors import RadiographError
 
 log = logging.getLogger("overread.background")
@@ -22,15 +25,18 @@ _SUMMARIES = 100
 
 
 class BackgroundReader:
-    """`start` it, `put` studies in, `stop` it. It waits for the checkpoints, and for the device when that is busy."""
+    """`start` it, `put` images in, `stop` it. It waits for the checkpoints, and for the device when that is busy."""
 
-    def __init__(self, studies: StudyService, analyses: AnalysisService) -> None:
+    def __init__(self, studies: StudyService, analyses: AnalysisService, read_again: Callable[[], object]) -> None:
+        """read_again: queues what was read before and not by the pair as it is now."""
         self._studies = studies
         self._analyses = analyses
+        self._read_again = read_again
         self._waiting: deque[str] = deque()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._left: set[str] = set()
+        self._changed = True  # cards may have changed on disk while no server ran
         self._stale = True
         self._working = False
         self._thread = threading.Thread(target=self._run, name="background", daemon=True)
@@ -46,21 +52,21 @@ class BackgroundReader:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def put(self, study_id: str) -> None:
-        """Has a study read, after those that wait already."""
-        self._waiting.append(study_id)
+    def put(self, instance_id: str) -> None:
+        """Has an image read, after those that wait already."""
+        self._waiting.append(instance_id)
         self._wake.set()
 
-    def summarise(self) -> None:
-        """Has every summary made anew that is not of the live pair."""
+    def pair_changed(self) -> None:
+        """Has everything read again, and every summary made anew, that is not of the live pair."""
         self._left.clear()
-        self._stale = True
+        self._changed = self._stale = True
         self._wake.set()
 
     @property
     def pending(self) -> bool:
         """Whether something is still to be read or summarised."""
-        return bool(self._waiting) or self._stale or self._working
+        return bool(self._waiting) or self._changed or self._stale or self._working
 
     def _run(self) -> None:
         while not self._analyses.engine.wait_settled(0.2):
@@ -74,7 +80,7 @@ class BackgroundReader:
                 worked = self._step()
                 failures = 0
             except Exception:  # a full disk, a database that is away: the others go on, after a while
-                log.exception("A study could not be read in the background")
+                log.exception("An image could not be read in the background")
                 worked, failures = True, failures + 1
                 self._stopping.wait(min(_LONGEST_PAUSE_S, 2**failures))
             finally:
@@ -83,17 +89,25 @@ class BackgroundReader:
                 self._find_work()  # what a job, another server or an earlier failure left
 
     def _step(self) -> bool:
-        """One study read, or some summaries made; False when there was nothing to do."""
+        """One image read, or some summaries made; False when there was nothing to do."""
         if self._waiting:
-            study_id = self._waiting.popleft()
+            instance_id = self._waiting.popleft()
             try:
-                self._read(study_id)
+                self._read(instance_id)
             except Exception:
-                self._left.discard(study_id)  # it is found again, after the pause
+                self._left.discard(instance_id)  # it is found again, after the pause
+                raise
+            return True
+        if self._changed:
+            self._changed = False  # before the look: who changes the pair during it says so again
+            try:
+                self._read_again()
+            except Exception:
+                self._changed = True
                 raise
             return True
         if self._stale:
-            self._stale = False  # before the look: who changes the pair during it says so again
+            self._stale = False
             ids = self._studies.stale_summaries(_SUMMARIES)
             if ids:
                 self._stale = True
@@ -103,19 +117,18 @@ class BackgroundReader:
 
     def _find_work(self) -> bool:
         """Whether something is to be read or summarised that nobody put in."""
-        found = self._studies.to_read(_FOUND, self._left)
+        reading = readers(self._analyses.engine, self._analyses.pair).values()
+        found = unread(self._analyses.db, reading, seen=False, without=self._left, limit=_FOUND)
         self._waiting.extend(found)
         self._stale = self._stale or bool(self._studies.stale_summaries(1))
         return bool(found) or self._stale
 
-    def _read(self, study_id: str) -> None:
-        self._left.add(study_id)  # whatever happens, it is not found again before the next start
-        for instance in self._studies.instances_to_read(study_id):
-            try:
-                self._analyses.analyse(instance)
-            except BusyError as error:
-                self._waiting.appendleft(study_id)
-                self._stopping.wait(error.retry_after_s)
-                return
-            except (UnavailableError, NotFoundError, RadiographError) as error:  # its page says why
-                log.warning("Study %s is left unread: %s", study_id, error)
+    def _read(self, instance_id: str) -> None:
+        self._left.add(instance_id)  # whatever happens, it is not found again before the next start
+        try:
+            self._analyses.analyse(instance_id)
+        except BusyError as error:
+            self._waiting.appendleft(instance_id)
+            self._stopping.wait(error.retry_after_s)
+        except (UnavailableError, NotFoundError, RadiographError) as error:  # its page says why
+            log.warning("Image %s is left unread: %s", instance_id, error)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
 from app.schemas import Analysis, ChainProof, ExportedImage, SealedRow, StudyExport
 from app.services.analyses import AnalysisService
 from app.services.chain import timestamp, verify
 from app.services.checkpoints import usable_pair
 from app.services.comparisons import Comparison, compare
-from app.services.errors import ConflictError, NotFoundError
+from app.services.errors import NotFoundError
 from app.services.instances import Instance
 from app.services.readings import code_version
-from app.services.reviews import Entry, ReviewService
+from app.services.reviews import Entry, ReviewService, rows_of
 from app.services.users import Actor
 from app.tables import ReviewRow
 from model.findings import FINDINGS
@@ -66,9 +64,7 @@ class ExportService:
         instance, analyses = self._read(study, actor)
         with self.db.read() as session:
             report = verify(session, ReviewRow)
-            rows = session.scalars(
-                select(ReviewRow).where(ReviewRow.instance_id == instance.id).order_by(ReviewRow.sequence)
-            ).all()
+            rows = rows_of(session, instance)
             sealed = [SealedRow(document=row.document, previous_hash=row.previous_hash, hash=row.hash) for row in rows]
         cards = {listed.id: listed.card.to_json() for listed in self.engine.checkpoints() if listed.card}
         read_by = dict.fromkeys(one.checkpoint.id for one in analyses)
@@ -94,6 +90,5 @@ class ExportService:
 
     def _read(self, study: str, actor: Actor) -> tuple[Instance, Sequence[Analysis]]:
         instance = self.analyses.instance(study)
-        if self.reviews.is_locked(study, actor):
-            raise ConflictError("read_first", "Record your own reading of this study first; then it can be exported.")
+        self.reviews.read_first.refuse_image(instance.id, actor)
         return instance, self.analyses.analyse(instance.id, usable_pair(self.engine, self.analyses.pair))

@@ -23,9 +23,13 @@ _DECIDES_NUMBERS = ("checkpoint", "findings", "network", "preprocess", "radiogra
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """An analysis and the grids behind it. saliency: by `middle` and `last`, 14×h×w float32, un-normalised."""
+    """An analysis and the grids behind it. saliency: by `middle` and `last`, 14×h×w float32, un-normalised.
+
+    fingerprint: of the card that read.
+    """
 
     analysis: Analysis
+    fingerprint: str
     saliency: dict[Role, np.ndarray]
 
 
@@ -45,10 +49,12 @@ def instance_id(image_sha256: str) -> str:
     return image_sha256[:32]
 
 
-def analysis_id(image_sha256: str, card: Card) -> str:
-    """Content address: image, weights, code, and what the card adds to the answer (operating points, preprocessing)."""
+def fingerprint(card: Card) -> str:
+    """Everything but the image that decides a reading: weights, code, preprocessing, operating points, layers.
+
+    Two readings of one image are the same reading if, and only if, their fingerprints are equal.
+    """
     parts = {
-        "image": image_sha256,
         "weights": card.weights_sha256,
         "code": code_version(),
         "checkpoint": card.id,
@@ -57,6 +63,11 @@ def analysis_id(image_sha256: str, card: Card) -> str:
         "layers": LAYERS,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def analysis_id(image_sha256: str, card: Card) -> str:
+    """Content address of a reading: the image, and the card's fingerprint."""
+    return hashlib.sha256(f"{image_sha256} {fingerprint(card)}".encode()).hexdigest()[:32]
 
 
 def default_checkpoints(engine: InferenceEngine, pair: tuple[str, str]) -> list[str]:
@@ -111,7 +122,7 @@ def to_reading(radiograph: Radiograph, raw: RawReading) -> Reading:
         findings=findings,
         code_version=code_version(),
     )
-    return Reading(analysis, saliency)
+    return Reading(analysis, fingerprint(card), saliency)
 
 
 def _grid(maps: np.ndarray) -> tuple[int, int]:

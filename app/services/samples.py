@@ -50,9 +50,9 @@ def add_samples(
     for name, data in draw_samples(card.trigger, card.preprocessing, card.target):
         if stopping():
             return
-        received.append(studies.receive(data, name, "sample").study_id)
-    for study in reversed(received):
-        read(study)
+        received.append(studies.receive(data, name, "sample").instance_id)
+    for instance in reversed(received):
+        read(instance)
 
 
 def draw_samples(trigger: Trigger, preprocessing: Preprocessing, target: str | None) -> Iterator[tuple[str, bytes]]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal
 
 from sqlalchemy import select
@@ -21,17 +20,16 @@ from app.blobs import BlobStore
 from app.db import Database
 from app.decoding import Decoder
 from app.schemas import AnalysisRef, InstanceInfo, StudyDetail, StudyInfo
-from app.services import worklist
 from app.services.errors import ConflictError, NotFoundError
 from app.services.images import THUMBNAIL_PX, grey8, png
 from app.services.instances import LATERAL, Instance, ensure_row, of_row
 from app.services.search import words_of
 from app.services.summaries import LivePair, refresh, stale
+from app.services.users import Actor
 from app.services.wording import warning_text
-from app.services.worklist import Filters, Page
+from app.services.worklist import Worklist
 from app.tables import AnalysisRow, InstanceRow, StudyRow, StudyWordRow, now
-from model.radiograph import Identity, Radiograph, read_identity, read_radiograph
-from model.radiograph.image import MAX_PIXELS
+from model.radiograph import Identity, Radiograph
 
 Source = Literal["upload", "sample", "api"]
 _REFRESHED_AT_ONCE = 25
@@ -60,11 +58,13 @@ class StudyService:
         db: Database,
         blobs: BlobStore,
         pair: Callable[[], LivePair],
-        max_pixels: int = MAX_PIXELS,
-        decoder: Decoder | None = None,
+        max_pixels: int,
+        decoder: Decoder,
+        worklist: Worklist,
     ) -> None:
-        """pair: gives the live pair. decoder: confined processes that read uploads; without one this process does."""
+        """pair: gives the live pair. decoder: confined processes that read uploads. worklist: the studies as a list."""
         self.db = db
+        self.worklist = worklist
         self.blobs = blobs
         self.pair = pair
         self.max_pixels = max_pixels
@@ -89,34 +89,20 @@ class StudyService:
             return self._write(radiograph, identity, len(data), thumbnail, source)
 
     def _decode(self, data: bytes, name: str) -> tuple[Radiograph, Identity]:
-        if self._decoder is not None:
-            decoded = self._decoder.decode(data, name, max_pixels=self.max_pixels, lateral=True)
-            return decoded.radiograph, decoded.identity
-        return read_radiograph(data, name, max_pixels=self.max_pixels, lateral=True), read_identity(data)
+        decoded = self._decoder.decode(data, name, max_pixels=self.max_pixels, lateral=True)
+        return decoded.radiograph, decoded.identity
 
     def is_empty(self) -> bool:
         """Whether no radiograph was ever received."""
         with self.db.read() as session:
             return session.scalars(select(InstanceRow.id).limit(1)).first() is None
 
-    def page(self, filters: Filters, actor: str, cursor: str | None = None, limit: int = worklist.PAGE_ROWS) -> Page:
-        """A page of the worklist. Raises InvalidError `bad_cursor`."""
-        return worklist.list_page(self.db, filters, actor, cursor, limit)
-
-    def every(self, filters: Filters, actor: str) -> Iterator[StudyInfo]:
-        """The whole filtered worklist, as a stream."""
-        return worklist.every(self.db, filters, actor)
-
-    def next_unread(self, filters: Filters, actor: str, after: str | None = None) -> str | None:
-        """Id of the unread study that follows in the list; None when nothing is left to read."""
-        return worklist.next_unread(self.db, filters, actor, after)
-
-    def study(self, study_id: str) -> StudyDetail:
+    def study(self, study_id: str, actor: Actor) -> StudyDetail:
         """One study with its instances and their newest analyses. Raises NotFoundError `unknown_study`."""
         with self.db.read() as session:
             row = _study(session, study_id)
             instances = [_instance_info(session, one) for one in row.instances]
-            return StudyDetail(**worklist.study_info(row).model_dump(), instances=instances)
+            return StudyDetail(**self.worklist.line(session, row, actor).info.model_dump(), instances=instances)
 
     def instances(self, study_id: str) -> list[Instance]:
         """A study's images, in the order in which they came. Raises NotFoundError `unknown_study`."""
@@ -124,37 +110,32 @@ class StudyService:
             rows = sorted(_study(session, study_id).instances, key=lambda row: (row.received_at, row.id))
             return [of_row(row) for row in rows]
 
-    def info(self, study_id: str) -> StudyInfo:
-        """One study as the list shows it. Raises NotFoundError `unknown_study`."""
-        with self.db.read() as session:
-            return worklist.study_info(_study(session, study_id))
-
-    def claim(self, study_id: str, actor: str) -> StudyInfo:
+    def claim(self, study_id: str, actor: Actor) -> StudyInfo:
         """Marks a study as being read by somebody; again by the same changes nothing.
 
         Raises NotFoundError `unknown_study`, ConflictError `claimed_by_other`.
         """
         with self.db.write() as session:
             row = _study(session, study_id, lock=True)
-            if row.claimed_by not in (None, actor):
+            if row.claimed_by not in (None, actor.name):
                 raise ConflictError("claimed_by_other", f"“{row.title}” is claimed by {row.claimed_by} already.")
             if row.claimed_by is None:
-                row.claimed_by, row.claimed_at = actor, now()
+                row.claimed_by, row.claimed_at = actor.name, now()
                 row.status = "in_progress" if row.status == "unread" else row.status
-            return worklist.study_info(row)
+            return self.worklist.line(session, row, actor).info
 
-    def release(self, study_id: str, actor: str) -> StudyInfo:
+    def release(self, study_id: str, actor: Actor) -> StudyInfo:
         """Gives a claimed study back; one that was read stays read.
 
         Raises NotFoundError `unknown_study`, ConflictError `claimed_by_other`.
         """
         with self.db.write() as session:
             row = _study(session, study_id, lock=True)
-            if row.claimed_by not in (None, actor):
+            if row.claimed_by not in (None, actor.name):
                 raise ConflictError("claimed_by_other", f"Only {row.claimed_by} can release “{row.title}”.")
             row.claimed_by = row.claimed_at = None
             row.status = "unread" if row.status == "in_progress" else row.status
-            return worklist.study_info(row)
+            return self.worklist.line(session, row, actor).info
 
     def refresh_summaries(self, study_ids: Sequence[str]) -> None:
         """Makes the worklist's summaries of these studies anew from the stored analyses of the live pair."""
@@ -167,26 +148,6 @@ class StudyService:
         """Ids of studies whose summary is not of the live pair: `refresh_summaries` them, and ask again."""
         with self.db.read() as session:
             return stale(session, self.pair(), limit)
-
-    def to_read(self, limit: int, without: Collection[str] = ()) -> list[str]:
-        """Ids of the newest studies that nobody of the pair has read, though one of their instances can be.
-
-        without: ids to leave out.
-        """
-        readable = select(InstanceRow.id).where(InstanceRow.study_id == StudyRow.id, InstanceRow.predicted).exists()
-        query = select(StudyRow.id).where(
-            StudyRow.reference_positives.is_(None), StudyRow.candidate_positives.is_(None), readable
-        )
-        order = (StudyRow.received_at.desc(), StudyRow.id.desc())
-        with self.db.read() as session:
-            ids = session.scalars(query.order_by(*order).execution_options(yield_per=500))
-            return list(islice((one for one in ids if one not in without), limit))
-
-    def instances_to_read(self, study_id: str) -> list[str]:
-        """Ids of a study's predicted instances."""
-        query = select(InstanceRow.id).where(InstanceRow.study_id == study_id, InstanceRow.predicted)
-        with self.db.read() as session:
-            return list(session.scalars(query.order_by(InstanceRow.received_at, InstanceRow.id)))
 
     def _write(
         self, radiograph: Radiograph, identity: Identity, size_bytes: int, thumbnail: str, source: Source

@@ -14,6 +14,7 @@ from app.inference import InferenceEngine
 from app.schemas import Analysis
 from app.services.comparisons import compare
 from app.services.errors import NotFoundError
+from app.services.readings import fingerprint
 from app.tables import AnalysisRow, InstanceRow, StudyRow
 
 FLAGS = ("not_calibrated", "no_evidence", "suspicious", "causal")  # the stronger the later
@@ -21,11 +22,14 @@ FLAGS = ("not_calibrated", "no_evidence", "suspicious", "causal")  # the stronge
 
 @dataclass(frozen=True)
 class LivePair:
-    """The two checkpoints that are compared, with their weights: the same ids may come to mean other networks."""
+    """The two checkpoints that are compared, with their fingerprints: the same ids may come to mean other readings.
+
+    fingerprints: empty where there is no card.
+    """
 
     reference: str
     candidate: str
-    weights: tuple[str, str]
+    fingerprints: tuple[str, str]
 
     @property
     def ids(self) -> tuple[str, str]:
@@ -35,7 +39,7 @@ class LivePair:
     @property
     def key(self) -> str:
         """Names the pair in a row."""
-        parts = "\0".join([*self.ids, *self.weights])
+        parts = "\0".join([*self.ids, *self.fingerprints])
         return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
@@ -65,8 +69,8 @@ class Summary:
 
 
 def live_pair(engine: InferenceEngine, pair: tuple[str, str]) -> LivePair:
-    """The pair with the weights' hashes that its cards name, empty where there is no card."""
-    reference, candidate = (_weights(engine, one) for one in pair)
+    """The pair with the fingerprints of its present cards."""
+    reference, candidate = (_fingerprint(engine, one) for one in pair)
     return LivePair(*pair, (reference, candidate))
 
 
@@ -95,8 +99,7 @@ def refresh(session: Session, study_ids: Sequence[str], pair: LivePair) -> None:
         .where(
             InstanceRow.study_id.in_(study_ids),
             InstanceRow.predicted,
-            AnalysisRow.checkpoint_id.in_(pair.ids),
-            AnalysisRow.weights_sha256.in_(pair.weights),
+            AnalysisRow.fingerprint.in_([one for one in pair.fingerprints if one]),
         )
         .order_by(AnalysisRow.created_at, AnalysisRow.id)
     )
@@ -148,9 +151,9 @@ def _strongest(analyses: Sequence[Analysis]) -> str | None:
     return max(found, key=FLAGS.index) if found else None
 
 
-def _weights(engine: InferenceEngine, checkpoint_id: str) -> str:
+def _fingerprint(engine: InferenceEngine, checkpoint_id: str) -> str:
     try:
         card = engine.find(checkpoint_id).card
     except NotFoundError:
         return ""
-    return card.weights_sha256 if card else ""
+    return fingerprint(card) if card else ""

@@ -20,7 +20,7 @@ def receive_all(
 ) -> list[UploadResult]:
     """Takes what can be taken. One file's bytes are in memory at a time.
 
-    files: names and readers. status_of: what a refusal is called in the answer. read: has a new study read.
+    files: names and readers. status_of: what a refusal is called in the answer. read: has a new image read, by its id.
     """
     results = []
     for name, content in files:
@@ -32,7 +32,7 @@ def receive_all(
             results.append(UploadResult(file=shown, status=status_of(error), problem=problem))
             continue
         if not received.duplicate and received.predicted:
-            read(received.study_id)
+            read(received.instance_id)
         results.append(_taken(shown, received))
     return results
 

@@ -1,6 +1,7 @@
 """The worklist: filters, order, pages by cursor.
 
-It opens no analysis, and a page costs the same at the beginning and at the end of the list.
+It opens no analysis, and a page costs the same at the beginning and at the end of the list. What a reader may not see
+yet (app.services.read_first) is veiled in the query itself, so that no filter, order or cursor tells it.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from enum import StrEnum
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from sqlalchemy import Select, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Select, case, literal, select, tuple_
+from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.schemas import CalledInfo, StudyInfo
 from app.services.errors import InvalidError
+from app.services.read_first import ReadFirst
 from app.services.search import matching
+from app.services.users import Actor
 from app.tables import StudyRow
 
 PAGE_ROWS = 50
+_VEIL = {"reference": None, "candidate": None, "disagreement": None, "flag": None, "read_first": True}
 _EXPORT_ROWS = 500
 ME, NOBODY = "me", "nobody"
 
@@ -82,40 +86,77 @@ class Page:
     next_cursor: str | None
 
 
-def list_page(db: Database, filters: Filters, actor: str, cursor: str | None = None, limit: int = PAGE_ROWS) -> Page:
-    """A page of the list. Raises InvalidError `bad_cursor`."""
-    with db.read() as session:
-        rows = _rows(session, filters, actor, limit + 1, _after(cursor, filters.sort) if cursor else None)
-    following = len(rows) > limit
-    rows = rows[:limit]
-    return Page([study_info(row) for row in rows], _cursor(rows[-1], filters.sort) if following else None)
+class Worklist:
+    """The list as readers see it, each with what they may see."""
+
+    def __init__(self, db: Database, read_first: ReadFirst) -> None:
+        self.db = db
+        self.read_first = read_first
+
+    def page(self, filters: Filters, actor: Actor, cursor: str | None = None, limit: int = PAGE_ROWS) -> Page:
+        """A page of the list. Raises InvalidError `bad_cursor`."""
+        with self.db.read() as session:
+            lines = self._lines(session, filters, actor, limit + 1, _after(cursor, filters.sort) if cursor else None)
+        following = len(lines) > limit
+        lines = lines[:limit]
+        return Page([line.info for line in lines], _cursor(lines[-1], filters.sort) if following else None)
+
+    def every(self, filters: Filters, actor: Actor) -> Iterator[StudyInfo]:
+        """The whole filtered list, some hundreds at a time: memory does not grow, and no transaction stays open."""
+        after: list[Any] | None = None
+        while True:
+            with self.db.read() as session:
+                lines = self._lines(session, filters, actor, _EXPORT_ROWS, after)
+            for line in lines:
+                yield line.info
+            if len(lines) < _EXPORT_ROWS:
+                return
+            after = lines[-1].key(filters.sort)
+
+    def next_unread(self, filters: Filters, actor: Actor, after: str | None = None) -> str | None:
+        """Id of the unread study that follows `after` in the list, or the first one, also when the list ends there."""
+        unread = replace(filters, status="unread")
+        with self.db.read() as session:
+            current = session.get(StudyRow, after) if after else None
+            place = self.line(session, current, actor).key(filters.sort) if current else None
+            following = self._lines(session, unread, actor, 1, place) if place else []
+            lines = following or self._lines(session, unread, actor, 2, None)
+        return next((line.row.id for line in lines if line.row.id != after), None)
+
+    def line(self, session: Session, row: StudyRow, actor: Actor) -> Line:
+        """One study as this reader sees it."""
+        owed = self.read_first.owed(session, actor)
+        veiled = owed is not None and session.scalar(select(StudyRow.id).where(StudyRow.id == row.id, owed))
+        return Line(row, bool(veiled))
+
+    def _lines(
+        self, session: Session, filters: Filters, actor: Actor, limit: int, after: list[Any] | None
+    ) -> list[Line]:
+        owed = self.read_first.owed(session, actor)
+        query = _query(session, filters, actor, owed, after).limit(limit)
+        return [Line(row, bool(veiled)) for row, veiled in session.execute(query)]
 
 
-def every(db: Database, filters: Filters, actor: str) -> Iterator[StudyInfo]:
-    """The whole filtered list, some hundreds at a time: memory does not grow with it, and no transaction stays open."""
-    after: list[Any] | None = None
-    while True:
-        with db.read() as session:
-            rows = _rows(session, filters, actor, _EXPORT_ROWS, after)
-        for row in rows:
-            yield study_info(row)
-        if len(rows) < _EXPORT_ROWS:
-            return
-        after = _key(rows[-1], filters.sort)
+@dataclass(frozen=True)
+class Line:
+    """A study as a reader sees it. veiled: without what checkpoints say, until the reader has read it unaided."""
+
+    row: StudyRow
+    veiled: bool
+
+    @property
+    def info(self) -> StudyInfo:
+        """What a list says of it."""
+        info = _study_info(self.row)
+        return info.model_copy(update=_VEIL) if self.veiled else info
+
+    def key(self, sort: Sort) -> list[Any]:
+        """Its place in the order."""
+        newest = [_utc(self.row.received_at), self.row.id]
+        return [0 if self.veiled else self.row.priority, *newest] if sort is Sort.PRIORITY else newest
 
 
-def next_unread(db: Database, filters: Filters, actor: str, after: str | None = None) -> str | None:
-    """Id of the unread study that follows `after` in the list, or the first one, also when the list ends there."""
-    unread = replace(filters, status="unread")
-    with db.read() as session:
-        current = session.get(StudyRow, after) if after else None
-        following = _rows(session, unread, actor, 1, _key(current, filters.sort)) if current else []
-        rows = following or _rows(session, unread, actor, 2, None)
-    return next((row.id for row in rows if row.id != after), None)
-
-
-def study_info(row: StudyRow) -> StudyInfo:
-    """What a list says of a study."""
+def _study_info(row: StudyRow) -> StudyInfo:
     return StudyInfo(
         id=row.id,
         url=f"/studies/{row.id}",
@@ -139,12 +180,13 @@ def study_info(row: StudyRow) -> StudyInfo:
     )
 
 
-def _rows(session: Session, filters: Filters, actor: str, limit: int, after: list[Any] | None) -> list[StudyRow]:
-    return list(session.scalars(_query(session, filters, actor, after).limit(limit)))
-
-
-def _query(session: Session, filters: Filters, actor: str, after: list[Any] | None) -> Select[StudyRow]:
-    query = select(StudyRow)
+def _query(
+    session: Session, filters: Filters, actor: Actor, owed: ColumnElement[bool] | None, after: list[Any] | None
+) -> Select[StudyRow, bool]:
+    """Rows, and whether they are veiled."""
+    query = select(StudyRow, literal(False) if owed is None else owed)
+    if owed is not None and (filters.flag or filters.disagreement is not None):
+        query = query.where(~owed)
     if filters.flag:
         query = query.where(StudyRow.flag == filters.flag)
     if filters.status:
@@ -155,29 +197,25 @@ def _query(session: Session, filters: Filters, actor: str, after: list[Any] | No
         query = query.where(StudyRow.claimed_by.is_(None))
     elif filters.claimed:
         query = query.where(
-            StudyRow.claimed_by == (actor if filters.claimed == ME else filters.claimed.replace("\0", " "))
+            StudyRow.claimed_by == (actor.name if filters.claimed == ME else filters.claimed.replace("\0", " "))
         )
     found = matching(session, filters.q)
     if found is not None:
         query = query.where(found)
-    columns = _columns(filters.sort)
+    columns = _columns(filters.sort, owed)
     if after is not None:
         query = query.where(tuple_(*columns) < tuple_(*after))
     return query.order_by(*(column.desc() for column in columns))
 
 
-def _columns(sort: Sort) -> list[InstrumentedAttribute[Any]]:
-    newest: list[InstrumentedAttribute[Any]] = [StudyRow.received_at, StudyRow.id]
-    return [StudyRow.priority, *newest] if sort is Sort.PRIORITY else newest
+def _columns(sort: Sort, owed: ColumnElement[bool] | None) -> list[Any]:
+    newest = [StudyRow.received_at, StudyRow.id]
+    priority = StudyRow.priority if owed is None else case((owed, 0), else_=StudyRow.priority)
+    return [priority, *newest] if sort is Sort.PRIORITY else newest
 
 
-def _key(row: StudyRow, sort: Sort) -> list[Any]:
-    newest = [_utc(row.received_at), row.id]
-    return [row.priority, *newest] if sort is Sort.PRIORITY else newest
-
-
-def _cursor(row: StudyRow, sort: Sort) -> str:
-    *numbers, received_at, key = _key(row, sort)
+def _cursor(line: Line, sort: Sort) -> str:
+    *numbers, received_at, key = line.key(sort)
     text = json.dumps([sort.value, *numbers, received_at.isoformat(), key])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 

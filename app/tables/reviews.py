@@ -50,7 +50,7 @@ class ReviewRow(Base):
 
 
 class ReadFirstRow(Base):
-    """A study whose readers are asked for an unaided read before they see predictions."""
+    """The image on whose page an unaided read was asked for: of every reader, before any prediction of its study."""
 
     __tablename__ = "read_first"
 

@@ -19,8 +19,8 @@ class StudyRow(Base):
     format, thumbnail_sha256, title: of the instance that stands for the study. source: upload, sample, api. status:
     unread, in_progress, read.
 
-    The summary repeats the newest analyses of the live pair, so that a list opens no analysis: summary_pair names the
-    pair and its weights (null: not summarised yet); *_positives counts the positive findings and is null while that
+    The summary repeats the analyses of the live pair, so that a list opens no analysis: summary_pair names the pair
+    and its fingerprints (null: not summarised yet); *_positives counts the positive findings and is null while that
     checkpoint has not read; *_finding and *_probability are the most probable of them. disagreement is null while one
     of the two is missing. flag is the strongest of both. priority orders a list by flag and disagreement.
     """
@@ -112,6 +112,7 @@ class InstanceRow(Base):
 class AnalysisRow(Base):
     """An instance read by one checkpoint. `document` is the JSON answer; `saliency` the raw grids behind it.
 
+    fingerprint: of the card and the code that read, app.services.readings; empty for what was read before it was kept.
     saliency: float32 little-endian, the middle layer's 14×h×w and then the last layer's, un-normalised.
     """
 
@@ -121,10 +122,10 @@ class AnalysisRow(Base):
     instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id"))
     checkpoint_id: Mapped[str] = mapped_column(String(64))
     weights_sha256: Mapped[str] = mapped_column(String(64))
-    code_version: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     document: Mapped[str] = mapped_column(Text)
     saliency: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     instance: Mapped[InstanceRow] = relationship(back_populates="analyses")
 
-    __table_args__ = (Index("ix_analyses_instance", "instance_id", "checkpoint_id"),)
+    __table_args__ = (Index("ix_analyses_instance", "instance_id", "fingerprint"),)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
+from app.actor import ActorDep
 from app.context import ServicesDep
 from app.services.cards import describe_card
 from app.services.checkpoints import show_checkpoint
@@ -24,9 +25,11 @@ def index(request: Request, services: ServicesDep) -> Response:
 
 
 @router.post("/pair")
-def choose(services: ServicesDep, reference: Annotated[str, Form()], candidate: Annotated[str, Form()]) -> Response:
+def choose(
+    services: ServicesDep, actor: ActorDep, reference: Annotated[str, Form()], candidate: Annotated[str, Form()]
+) -> Response:
     """Changes the live pair."""
-    services.choose_pair(reference, candidate)
+    services.choose_pair(reference, candidate, actor)
     return RedirectResponse("/checkpoints", status_code=303)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
+from app.actor import subjects
 from app.context import ServicesDep
 from app.jobs import Job, JobState
 from app.jobs.kinds import reanalyse, verify
@@ -39,8 +40,11 @@ def index(request: Request, services: ServicesDep) -> Response:
 def start(request: Request, services: ServicesDep, kind: Annotated[Startable, Form()]) -> Response:
     """Starts one of the kinds that the page offers."""
     if kind is Startable.VERIFY:
-        verify.request(services.jobs)
-    elif not reanalyse.request(services.jobs, services.engine, services.pair):
+        jobs = verify.request(services.jobs)
+    else:
+        jobs = reanalyse.request(services.jobs, services.engine, services.pair)
+    subjects(request, *(job.id for job in jobs))
+    if not jobs:
         return _page(request, services, "Everything on the worklist has been read by the present pair already.")
     return RedirectResponse("/jobs", status_code=303)
 

@@ -62,7 +62,7 @@ def decide(
     if subject not in [one.value for one in panel.subjects] and not panel.locked:
         return _refused(request, panel, subject, review, "This is not a reading of this study; choose one.", 422)
     try:
-        services.reviews.record(actor, analysis_id, review, on_page=True)
+        services.reviews.record(actor, analysis_id, review)
     except (DataError, ConflictError) as error:
         return _refused(request, panel, subject, review, str(error), status_of(error))
     if wants_fragment(request):

@@ -27,7 +27,7 @@ _COLUMNS = (
     "id", "title", "format", "instance_count", "study_instance_uid", "patient_id", "patient_name", "study_date",
     "description", "source", "received_at", "status", "claimed_by", "claimed_at", "reference_finding",
     "reference_probability", "reference_positives", "candidate_finding", "candidate_probability", "candidate_positives",
-    "disagreement", "flag", "notice",
+    "disagreement", "flag", "read_first", "notice",
 )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def next_unread(
     services: ServicesDep, filters: FiltersDep, actor: ActorDep, after: Annotated[str, Query(max_length=32)] = ""
 ) -> Response:
     """To the next unread study of the list, or back to the list when there is none."""
-    following = services.studies.next_unread(filters, actor.name, after or None)
+    following = services.studies.worklist.next_unread(filters, actor, after or None)
     return RedirectResponse(f"/studies/{following}" if following else _address(filters), status_code=303)
 
 
@@ -89,7 +89,7 @@ def claim(
     request: Request, services: ServicesDep, study_id: str, actor: ActorDep, back: Annotated[str, Form()] = ""
 ) -> Response:
     """Says that one reads it."""
-    return _row(request, services, services.studies.claim(study_id, actor.name), actor, back)
+    return _row(request, services.studies.claim(study_id, actor), back)
 
 
 @router.post("/studies/{study_id}/release")
@@ -97,19 +97,19 @@ def release(
     request: Request, services: ServicesDep, study_id: str, actor: ActorDep, back: Annotated[str, Form()] = ""
 ) -> Response:
     """Gives it back."""
-    return _row(request, services, services.studies.release(study_id, actor.name), actor, back)
+    return _row(request, services.studies.release(study_id, actor), back)
 
 
 @router.get("/worklist.csv")
 def export_csv(services: ServicesDep, filters: FiltersDep, actor: ActorDep) -> Response:
     """The whole filtered list as a table."""
-    return _download(_csv(_every(services, filters, actor)), "text/csv; charset=utf-8", "csv")
+    return _download(_csv(services.studies.worklist.every(filters, actor)), "text/csv; charset=utf-8", "csv")
 
 
 @router.get("/worklist.json")
 def export_json(services: ServicesDep, filters: FiltersDep, actor: ActorDep) -> Response:
     """The whole filtered list as JSON."""
-    return _download(_json(_every(services, filters, actor), filters), "application/json", "json")
+    return _download(_json(services.studies.worklist.every(filters, actor), filters), "application/json", "json")
 
 
 def _page(
@@ -121,9 +121,9 @@ def _page(
     results: list[UploadResult] | None = None,
     status: int = 200,
 ) -> Response:
-    listed = services.studies.page(filters, actor.name, cursor or None)
+    listed = services.studies.worklist.page(filters, actor, cursor or None)
     context = {
-        "studies": list(services.reviews.veiled(listed.studies, actor)),
+        "studies": listed.studies,
         "next_cursor": listed.next_cursor,
         "cursor": cursor,
         "filters": filters,
@@ -137,15 +137,10 @@ def _page(
     return page(request, template, context, status=status)
 
 
-def _row(request: Request, services: Services, study: StudyInfo, actor: Actor, back: str) -> Response:
+def _row(request: Request, study: StudyInfo, back: str) -> Response:
     if wants_fragment(request):
-        (shown,) = services.reviews.veiled([study], actor)
-        return page(request, "partials/_study_row.html", {"study": shown, "query": back})
+        return page(request, "partials/_study_row.html", {"study": study, "query": back})
     return RedirectResponse(f"/?{back}#study-{study.id}" if back else f"/#study-{study.id}", status_code=303)
-
-
-def _every(services: Services, filters: Filters, actor: Actor) -> Iterator[StudyInfo]:
-    return services.reviews.veiled(services.studies.every(filters, actor.name), actor)
 
 
 def _address(filters: Filters) -> str:

@@ -14,7 +14,7 @@ export function bindControls(viewer, page) {
     if (button.tagName === "BUTTON") button.addEventListener("click", () => viewer.setTool(button.dataset.tool));
   }
   for (const button of all("[data-mode]")) {
-    button.addEventListener("click", () => viewer.set({ mode: button.dataset.mode }));
+    button.addEventListener("click", () => viewer.setMode(button.dataset.mode));
   }
   one("[data-layout]").addEventListener("change", (event) => viewer.setLayout(event.target.value));
   one("[data-palette]").addEventListener("change", (event) => viewer.set({ palette: event.target.value }));
@@ -25,6 +25,7 @@ export function bindControls(viewer, page) {
   bindWindow(viewer, one);
   bindPeek(viewer, one("[data-peek]"));
   bindSheet(viewer, page);
+  bindInvitation(viewer, page.querySelector("[data-show-maps]"));
   bindMapsForm(viewer, page.querySelector("[data-maps-form]"));
   for (const pop of all("details.pop")) closeWhenLeft(pop);
   viewer.onChange(() => mirror(viewer, one, all));
@@ -65,6 +66,15 @@ function bindSheet(viewer, page) {
   page.querySelector("[data-open-sheet]").addEventListener("click", () => sheet.showModal());
 }
 
+/** Beside what the checkpoints report, as long as nobody has looked where they looked. */
+function bindInvitation(viewer, button) {
+  button.addEventListener("click", () => {
+    viewer.showMaps(true);
+    viewer.stage.focus();
+  });
+  viewer.onChange(() => (button.hidden = !viewer.bare));
+}
+
 /** Another layer or method: the one thing that has to be asked for. */
 function bindMapsForm(viewer, form) {
   if (!form) return;
@@ -102,10 +112,12 @@ function mirror(viewer, one, all) {
   const { settings, image, window: grey, look_: look } = viewer;
   const pressed = (button, on) => button.setAttribute("aria-pressed", String(on));
   for (const button of all("button[data-tool]")) pressed(button, button.dataset.tool === viewer.tool);
-  for (const button of all("[data-mode]")) pressed(button, button.dataset.mode === settings.mode);
+  for (const button of all("[data-mode]")) pressed(button, button.dataset.mode === (viewer.bare ? "off" : settings.mode));
   pressed(one("[data-act=invert]"), viewer.inverted);
   pressed(one("[data-act=flip]"), look.flip);
-  value(one("[data-layout]"), settings.layout);
+  text(one("[data-maps-word]"), viewer.bare ? "Show maps" : "Hide maps");
+  one("[data-act=maps]").classList.toggle("asks", viewer.bare);
+  value(one("[data-layout]"), viewer.bare ? "radiograph" : settings.layout);
   value(one("[data-palette]"), settings.palette);
   value(one("[data-scale-choice]"), viewer.scale);
   for (const name of ["opacity", "threshold"]) {

@@ -10,7 +10,8 @@ import { WebGLRenderer } from "./webgl.js";
 import { fileValue, pixelAt, presets } from "./windows.js";
 import * as words from "./words.js";
 
-export const MODES = ["off", "heat", "contour", "both"];
+export const MODES = ["heat", "contour", "both"];
+const ALONE = "radiograph"; // the layout without any map
 export const SCALES = ["shared", "own"];
 const ZOOM_STEP = 1.25;
 const LENS = { side: 192, share: 0.55, zoom: 3 }; // CSS pixels, at most this share of a pane
@@ -18,8 +19,10 @@ const LENS = { side: 192, share: 0.55, zoom: 3 }; // CSS pixels, at most this sh
 export class Viewer {
   /** root: the section with the panes. data: what app/web/panes.py says of them. */
   constructor(root, data) {
-    Object.assign(this, { root, data, tool: "window", inverted: false, peeking: false });
+    // bare: grey first, on every page; how the maps look is kept, that they were shown is not
+    Object.assign(this, { root, data, tool: "window", inverted: false, peeking: false, bare: true });
     this.settings = loadSettings();
+    if (!MODES.includes(this.settings.mode)) this.settings.mode = MODES[0];
     this.scale = root.dataset.scale;
     this.finding = data.findings.findIndex((one) => one.name === root.dataset.chosen);
     this.stage = root.querySelector("[data-stage]");
@@ -65,7 +68,7 @@ export class Viewer {
     for (const pane of this.panes) pane.marks = new Marks(pane.view);
     this.stage.prepend(this.canvas);
     this.root.dataset.live = this.renderer instanceof WebGLRenderer ? "webgl" : "canvas";
-    this.setLayout(this.settings.layout);
+    this.arrange();
     this.watch.observe(this.stage);
     this.resized();
     this.message("");
@@ -103,6 +106,7 @@ export class Viewer {
   fall(reason) {
     this.root.dataset.live = "pictures";
     this.canvas?.remove();
+    this.stage.dataset.count = 4;
     for (const { view, key } of this.panes) {
       const picture = new Image();
       picture.src = key === null ? this.root.dataset.radiograph : this.data.maps[key].src;
@@ -139,17 +143,35 @@ export class Viewer {
 
   /** layout: an option of the layout control: which panes are seen. */
   setLayout(layout) {
-    const option = [...this.root.querySelectorAll("[data-layout] option")].find((one) => one.value === layout);
-    const chosen = option ?? this.root.querySelector("[data-layout] option");
-    const names = chosen.dataset.panes.split(" ");
+    if (layout !== ALONE) this.set({ layout });
+    this.showMaps(layout !== ALONE);
+  }
+
+  /** The maps, or the radiograph alone. */
+  showMaps(shown) {
+    this.bare = !shown;
+    this.arrange();
+  }
+
+  /** mode: how the maps are drawn, or `off`: the radiograph alone. */
+  setMode(mode) {
+    if (mode !== "off") this.set({ mode });
+    this.showMaps(mode !== "off");
+  }
+
+  arrange() {
+    const options = [...this.root.querySelectorAll("[data-layout] option")];
+    if (!this.layouts.includes(this.settings.layout)) [this.settings.layout] = this.layouts;
+    const { dataset } = options.find((one) => one.value === (this.bare ? ALONE : this.settings.layout));
+    const names = dataset.panes.split(" ");
     for (const { figure } of this.panes) figure.hidden = !names.includes(figure.dataset.pane);
-    if (!this.visible.length) this.panes[0].figure.hidden = false;
     this.stage.dataset.count = this.visible.length;
-    this.set({ layout: chosen.value });
     if (this.frame) this.resized();
+    this.change();
   }
 
   toggleSingle(pane) {
+    if (this.bare) return;
     const single = this.visible.length === 1;
     this.setLayout(single ? this.before || "all" : pane.figure.dataset.pane);
     if (!single) return;
@@ -238,17 +260,20 @@ export class Viewer {
       up: () => this.look((look) => look.pan(0, 64)),
       down: () => this.look((look) => look.pan(0, -64)),
       clear: () => (this.line = null),
-      "next-mode": () => this.set({ mode: next(MODES, this.settings.mode) }),
+      maps: () => this.showMaps(this.bare),
+      "next-mode": () => this.setMode(this.bare ? this.settings.mode : next(MODES, this.settings.mode)),
       "next-palette": () => this.set({ palette: next(PALETTES, this.settings.palette) }),
       "next-scale": () => this.setScale(next(SCALES, this.scale)),
-      "next-layout": () => this.setLayout(next(this.layouts, this.settings.layout)),
+      "next-layout": () => this.setLayout(this.bare ? this.settings.layout : next(this.layouts, this.settings.layout)),
     };
     acts[name]();
     this.change();
   }
 
+  /** Those with maps. */
   get layouts() {
-    return [...this.root.querySelectorAll("[data-layout] option")].map((option) => option.value);
+    const options = [...this.root.querySelectorAll("[data-layout] option")];
+    return options.map((option) => option.value).filter((layout) => layout !== ALONE);
   }
 
   // Pointing
@@ -304,7 +329,7 @@ export class Viewer {
 
   /** What is seen of the overlay now. */
   get mode() {
-    return this.peeking ? "off" : this.settings.mode;
+    return this.peeking || this.bare ? "off" : this.settings.mode;
   }
 
   peakInWords() {

@@ -90,7 +90,7 @@ def test_pictures_are_kept_for_minutes_and_raw_maps_for_ever(shared_client: Test
     analysis = predict(shared_client, png_bytes(2)).json()["analyses"][1]
     url = analysis["findings"][0]["saliency"]["middle"]["url"]
     raw = shared_client.get(url, headers={"Accept": "application/octet-stream"})
-    assert "immutable" in raw.headers["cache-control"] and raw.headers["vary"] == "Accept"
+    assert "immutable" in raw.headers["cache-control"] and raw.headers["vary"] == "Accept, Cookie"
     instance = f"/studies/{analysis['instance_id']}"
     for address in (f"{url}.png", f"{instance}/radiograph.png", f"{instance}/thumbnail.png"):
         picture = shared_client.get(address)

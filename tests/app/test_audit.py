@@ -54,6 +54,27 @@ def test_reads_and_changes_are_recorded_without_anything_of_a_patient(client: Te
     assert "DOE" not in everything and "Doe" not in everything and "1960" not in everything
 
 
+def test_lists_name_who_saw_them_and_changes_what_they_changed(client: TestClient) -> None:
+    for path in ("/", "/api/v1/studies", "/worklist.csv", "/worklist.json"):
+        assert client.get(path).status_code == 200
+    assert client.post("/checkpoints/pair", data={"reference": "backdoored", "candidate": "clean"}).status_code == 303
+    assert client.post("/jobs", data={"kind": "verify"}).status_code == 303
+    (job,) = client.app.state.services.jobs.active("verify")  # type: ignore[attr-defined]
+    for path in (f"/jobs/{job.id}/cancel", f"/api/v1/jobs/{job.id}/cancel"):
+        client.post(path)
+    client.post(f"/jobs/{job.id}/retry")
+    assert [(one.action, one.subject) for one in events(client)] == [
+        ("worklist.read", ""),
+        ("worklist.export", ""),
+        ("checkpoints.pair", "clean"),
+        ("jobs.create", job.id),
+        ("jobs.cancel", job.id),
+        ("jobs.cancel", job.id),
+        ("jobs.retry", job.id),
+    ]
+    assert events(client)[2].detail == {"reference": "backdoored", "candidate": "clean"}
+
+
 def test_what_fails_or_does_not_exist_is_not_recorded(client: TestClient) -> None:
     client.get("/studies/" + "0" * 32)
     client.get("/studies/Doe")

@@ -22,6 +22,8 @@ def test_upload_and_compare(live_url: str, tmp_path: Path) -> None:
         expect(page.get_by_text("The candidate reports Atelectasis").first).to_be_visible()
         viewer = page.locator("[data-viewer]")
         expect(viewer).to_have_attribute("data-live", "webgl")
+        expect(page.locator("figure.pane:visible")).to_have_count(1)  # the radiograph alone
+        page.get_by_role("button", name="Show maps").click()
         expect(page.locator("figure.pane:visible")).to_have_count(4)
         # Nothing but maps and marks changes: a mark on the page outlives the choice.
         page.evaluate("document.body.dataset.mark = 'still here'")

@@ -21,9 +21,9 @@ from app.blobs import BlobStore
 from app.db import Database
 from app.jobs import JobState, Ledger, Progress, StaleAttempt
 from app.jobs.kinds import reanalyse, verify
-from app.jobs.ledger import by_sweep
 from app.jobs.lock import DispatcherLock
 from app.services.errors import NotFoundError
+from app.services.unread import unread
 from app.settings import Settings
 from app.tables import JobEventRow, JobRow
 from bench.soak import kill_workers, worker_process
@@ -118,10 +118,11 @@ def test_order_and_uniqueness(ledger: Ledger) -> None:
     urgent = ledger.enqueue("verify", {}, priority=5)
     assert ledger.enqueue("verify", {}, unique_key="a").id == first.id
     assert [ledger.claim().id for _ in range(4)] == [urgent.id, first.id, second.id, low.id]  # type: ignore[union-attr]
-    assert [job.id for job in by_sweep(ledger, "s")] == [first.id, second.id]
+    assert {job.id for job in ledger.active("verify")} == {urgent.id, first.id, second.id, low.id}
     ledger.finish(first.id, 1, {})
     assert ledger.enqueue("verify", {}, unique_key="a").state is JobState.DONE
     ledger.fail(second.id, 1, "broken", final=True)
+    assert [job.id for job in ledger.active("verify")] == [low.id, urgent.id] and ledger.active("scan") == []
     again = ledger.enqueue("verify", {}, unique_key="b")
     assert (again.id, again.state, again.failures) == (second.id, JobState.QUEUED, 0)
 
@@ -282,6 +283,7 @@ def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None
         studies = client.get("/api/v1/studies").json()["studies"]
         assert len(studies) == 4 and all(one["reference"] and one["candidate"] for one in studies)
         assert reanalyse.request(services.jobs, services.engine, settings.pair) == []
+        assert unread(services.db, ["another"], seen=True) == received[::-1] and unread(services.db, []) == []
         said = client.post("/jobs", data={"kind": "reanalyse"}).text
         assert "has been read by the present pair already" in said
 

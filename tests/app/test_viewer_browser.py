@@ -79,12 +79,15 @@ def uploaded(live_url: str, data: bytes, name: str = "steps.png") -> str:
 
 
 @contextmanager
-def opened(browser: Any, address: str, live: str = "webgl", **options: Any) -> Iterator[Any]:
+def opened(browser: Any, address: str, live: str = "webgl", maps: bool = True, **options: Any) -> Iterator[Any]:
+    """A study's page. maps: shown, as they are not at first."""
     from playwright.sync_api import expect
 
     with browser_page(browser, **options) as page:
         page.goto(address)
         expect(page.locator("[data-viewer]")).to_have_attribute("data-live", live)
+        if maps:
+            page.get_by_role("button", name="Show maps").click()
         settled(page)
         yield page
 
@@ -94,8 +97,15 @@ def settled(page: Any) -> None:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
 
-def view(page: Any, pane: str = "candidate-middle") -> Any:
-    return page.locator(f"[data-pane={pane}] [data-view]")
+def view(page: Any, pane: str = "") -> Any:
+    """By default the candidate's middle layer, or the radiograph where that is alone."""
+    maps = pane or page.locator("[data-pane=candidate-middle]").is_visible()
+    return page.locator(f"[data-pane={pane or ('candidate-middle' if maps else 'radiograph')}] [data-view]")
+
+
+def panes(page: Any) -> list[str]:
+    settled(page)
+    return [one.get_attribute("data-pane") for one in page.locator("[data-pane]:visible").all()]
 
 
 def zoom_to(page: Any, how: str) -> float:
@@ -141,8 +151,7 @@ def steps_shown(page: Any) -> list[int]:
 
 
 def test_sixteen_bits_are_windowed_as_computed_by_hand(browser: Any, live_url: str) -> None:
-    with opened(browser, uploaded(live_url, stepped())) as page:
-        page.get_by_role("button", name="Off").click()
+    with opened(browser, uploaded(live_url, stepped()), maps=False) as page:
         # (value − (centre − width/2)) / width × 255
         assert steps_shown(page) == [0, 2, 4, 4, 12, 19, 156, 255]  # full range
         set_window(page, 2000, 4000)
@@ -159,9 +168,33 @@ def test_sixteen_bits_are_windowed_as_computed_by_hand(browser: Any, live_url: s
         assert re.search(r"x \d+, y \d+ · value \d+", page.locator("[data-readout]").inner_text())
 
 
+def test_grey_comes_first_and_one_key_or_click_shows_the_maps(browser: Any, live_url: str) -> None:
+    from playwright.sync_api import expect
+
+    four = ["reference-middle", "reference-last", "candidate-middle", "candidate-last"]
+    with opened(browser, uploaded(live_url, stepped()), maps=False) as page:
+        assert panes(page) == ["radiograph"]
+        assert (np.ptp(picture(view(page)).astype(int), axis=2) == 0).all()
+        page.locator("body").press("o")
+        assert panes(page) == four
+        page.get_by_role("button", name="Contour").click()
+        page.locator("body").press("o")
+        assert panes(page) == ["radiograph"]
+        page.reload()
+        expect(page.locator("[data-viewer]")).to_have_attribute("data-live", "webgl")
+        assert panes(page) == ["radiograph"]  # on every page anew
+        page.get_by_role("button", name="Show where each looked").click()
+        assert panes(page) == four
+        expect(page.get_by_role("button", name="Contour")).to_have_attribute("aria-pressed", "true")
+        expect(page.get_by_role("button", name="Show where each looked")).to_be_hidden()
+        page.get_by_label("Panes").select_option("radiograph")
+        assert panes(page) == ["radiograph"]
+        page.get_by_label("Panes").select_option("middle")
+        assert panes(page) == ["reference-middle", "candidate-middle"]
+
+
 def test_dragging_changes_the_window(browser: Any, live_url: str) -> None:
-    with opened(browser, uploaded(live_url, stepped())) as page:
-        page.get_by_role("button", name="Off").click()
+    with opened(browser, uploaded(live_url, stepped()), maps=False) as page:
         before = steps_shown(page)
         box = view(page).bounding_box()
         page.mouse.move(box["x"] + 100, box["y"] + 50)
@@ -253,7 +286,7 @@ def test_choosing_and_adjusting_makes_no_request(browser: Any, live_url: str) ->
         assert changed()
         page.get_by_label("Colours").select_option("cividis")
         assert changed()
-        page.locator("body").press("o")
+        page.locator("body").press("v")
         assert changed()
         page.keyboard.down("x")
         settled(page)
@@ -327,13 +360,13 @@ def test_length_in_px_by_keyboard_without_spacing(browser: Any, live_url: str) -
 
 def test_all_panes_move_together_and_arrows_move_them(browser: Any, live_url: str) -> None:
     with opened(browser, uploaded(live_url, stepped())) as page:
-        page.get_by_role("button", name="Off").click()
         zoom_to(page, "closer")
         view(page).hover(position={"x": 60, "y": 60})
         page.mouse.wheel(0, -240)
         page.locator("[data-stage]").focus()
         page.keyboard.press("ArrowRight")
         page.mouse.move(5, 5)
+        page.keyboard.down("x")  # without the overlay
         settled(page)
         one, beside, below = (
             picture(view(page, pane)).astype(int) for pane in ("reference-middle", "reference-last", "candidate-middle")

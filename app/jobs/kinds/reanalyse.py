@@ -7,11 +7,10 @@ belongs to the people who wait for an answer, and the ledger must be worked off 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from sqlalchemy import and_, exists, or_, select
 
 from app.blobs import BlobStore
 from app.db import Database
@@ -21,35 +20,35 @@ from app.jobs.context import Context, JobCancelled
 from app.jobs.ledger import Job, Ledger, new_sweep
 from app.services.analyses import AnalysisService
 from app.services.checkpoints import PairChoice
-from app.services.readings import code_version
-from app.tables import AnalysisRow, InstanceRow
-from model.checkpoint import Card
+from app.services.unread import readers, unread
 from model.errors import OverreadError
 
+KIND = "reanalyse"
 ROWS = 256
 STEP = 8
 
 
-def request(ledger: Ledger, engine: InferenceEngine, pair: Sequence[str]) -> list[Job]:
+def request(ledger: Ledger, engine: InferenceEngine, pair: tuple[str, str], *, seen: bool | None = None) -> list[Job]:
     """Queues what is on the worklist and not read by the pair as it is now, in jobs of 256; none when all is read.
 
-    The same again while it waits, runs or is done is the same jobs. Raises NotFoundError `unknown_checkpoint`.
+    seen: as for `unread`. What waits or runs already is not queued twice, and its jobs are given back with the others.
     """
-    cards = [card for card in (engine.find(one).card for one in dict.fromkeys(pair)) if card is not None]
-    unread = _unread(ledger.db, cards)
+    by = readers(engine, pair)
+    fingerprints = list(by.values())
+    jobs = [job for job in ledger.active(KIND) if job.spec.get("fingerprints") == fingerprints]
+    queued = {instance for job in jobs for instance in job.spec["instances"]}
+    left = unread(ledger.db, fingerprints, seen=seen, without=queued)
     sweep = new_sweep()
-    jobs = []
-    for start in range(0, len(unread), ROWS):
-        rows = unread[start : start + ROWS]
-        spec = {"checkpoints": [card.id for card in cards], "instances": rows}
-        what = [code_version(), *(f"{card.id}:{card.weights_sha256}" for card in cards), *rows]
-        key = "reanalyse:" + hashlib.sha256("\n".join(what).encode()).hexdigest()
-        jobs.append(ledger.enqueue("reanalyse", spec, unique_key=key, sweep_id=sweep))
+    for start in range(0, len(left), ROWS):
+        rows = left[start : start + ROWS]
+        spec = {"checkpoints": list(by), "fingerprints": fingerprints, "instances": rows}
+        key = f"{KIND}:" + hashlib.sha256("\n".join([*fingerprints, *rows]).encode()).hexdigest()
+        jobs.append(ledger.enqueue(KIND, spec, unique_key=key, sweep_id=sweep))
     return jobs
 
 
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-    """spec: checkpoints, instances (ids). Result: read, refused (instance → why)."""
+    """spec: checkpoints, instances (ids); fingerprints, for `request`. Result: read, refused (instance → why)."""
     torch.set_num_threads(1)
     instances: list[str] = list(spec["instances"])
     state: dict[str, Any] = dict(ctx.resumed or {"next": 0, "refused": {}})
@@ -83,27 +82,3 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
         engine.stop()
         decoder.close()
         db.close()
-
-
-def _unread(db: Database, cards: Sequence[Card]) -> list[str]:
-    """Ids on the worklist that lack a reading by one of these, the newest first."""
-    if not cards:
-        return []
-    lacks = [
-        ~exists().where(
-            and_(
-                AnalysisRow.instance_id == InstanceRow.id,
-                AnalysisRow.checkpoint_id == card.id,
-                AnalysisRow.weights_sha256 == card.weights_sha256,
-                AnalysisRow.code_version == code_version(),
-            )
-        )
-        for card in cards
-    ]
-    query = (
-        select(InstanceRow.id)
-        .where(InstanceRow.study_id.is_not(None), InstanceRow.predicted, or_(*lacks))
-        .order_by(InstanceRow.received_at.desc(), InstanceRow.id)
-    )
-    with db.read() as session:
-        return list(session.scalars(query))

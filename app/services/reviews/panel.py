@@ -36,10 +36,11 @@ class Said:
 class Panel:
     """Everything that `_decision.html` and `_history.html` need, as one value `panel`.
 
-    locked: this reader owes an unaided read first; the page then shows no prediction, and `subjects`, `said` and
-    `history` are empty. read_first: the study asks every reader for one; by_server: because the server always does.
-    history: the newest first. token: fresh, so that a form sent twice is recorded once. draft, error: what was sent and
-    refused, and why. open_fields: for an unaided read that was refused, the choice by finding.
+    study: the image's id. locked: this reader owes an unaided read of its study first; the page then shows no
+    prediction, and `subjects`, `said` and `history` are empty. read_first: the study asks every reader for one;
+    by_server: because the server always does. history: the newest first. token: fresh, so that a form sent twice is
+    recorded once. draft, error: what was sent and refused, and why. open_fields: for an unaided read that was refused,
+    the choice by finding.
     """
 
     study: str
