@@ -160,25 +160,28 @@ class InferenceEngine:
         self._put(items, [item.result for item in items])
         return [item.result for item in items]
 
-    def call(self, checkpoint_id: str, act: Callable[[Checkpoint], _T]) -> _T:
+    def call(self, checkpoint_id: str, act: Callable[[Checkpoint], _T], wait_s: float = 0.0) -> _T:
         """Runs `act` with the loaded checkpoint in the inference thread, between two batches, and gives its result.
 
-        Everybody's radiographs wait meanwhile: split what takes long into several calls. Raises what `act` and
-        `require` raise, and BusyError `busy`.
+        Everybody's radiographs wait meanwhile: split what takes long into several calls, and what came between goes
+        first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy`.
         """
         checkpoint = self.require(checkpoint_id)
         result: Future[_T] = Future()
-        self._put(_Call(lambda: act(checkpoint), result), [result])
+        self._put(_Call(lambda: act(checkpoint), result), [result], wait_s)
         try:
             return result.result()
         except CancelledError:
             raise _shutting_down() from None
 
-    def _put(self, work: _Work, results: Sequence[Future[Any]]) -> None:
+    def _put(self, work: _Work, results: Sequence[Future[Any]], wait_s: float = 0.0) -> None:
         if self._stopping.is_set():
             raise _shutting_down()
         try:
-            self._jobs.put_nowait(work)
+            if wait_s > 0:
+                self._jobs.put(work, timeout=wait_s)
+            else:
+                self._jobs.put_nowait(work)
         except queue.Full:
             raise _busy() from None
         if self._stopping.is_set():  # it may have come after the last look at the queue
