@@ -68,7 +68,7 @@ class Decoder:
         self.files_each = files_each
         self._closed = False
         self._room = threading.BoundedSemaphore(processes + waiting)
-        self._free: queue.LifoQueue[_Process] = queue.LifoQueue()
+        self._free = _Free()
         for _ in range(processes):
             self._free.put(self._start())
 
@@ -168,6 +168,16 @@ class Decoder:
             self._room.release()
 
 
+class _Free(queue.LifoQueue["_Process"]):
+    """Whoever comes next gets the one that was used last, and one that still starts only where all others are busy."""
+
+    def _put(self, item: _Process) -> None:
+        if item.ready:
+            self.queue.append(item)
+        else:
+            self.queue.insert(0, item)
+
+
 class _Process:
     """One decoding process, used by one thread at a time."""
 
@@ -180,7 +190,7 @@ class _Process:
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
-        self._ready = False
+        self.ready = False
         self.files = 0
 
     @property
@@ -190,13 +200,13 @@ class _Process:
 
     def wait_ready(self, timeout_s: float) -> None:
         """Its imports take a while, which no file is to blame for. Raises BusyError."""
-        if self._ready:
+        if self.ready:
             return
         try:
-            self._ready = self._receive(1, time.monotonic() + timeout_s) == READY
+            self.ready = self._receive(1, time.monotonic() + timeout_s) == READY
         except (_Gone, TimeoutError, OSError):
-            self._ready = False
-        if not self._ready:
+            self.ready = False
+        if not self.ready:
             self.kill()
             raise BusyError("decoder_failed", "The decoder does not start; the server's log may say why.", 30)
 

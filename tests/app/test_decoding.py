@@ -121,6 +121,17 @@ def test_a_decoder_that_hangs_is_stopped_in_time() -> None:
         decoder.close()
 
 
+def test_nobody_waits_for_the_successor_while_another_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(processes=2, timeout_s=4.0)
+    try:
+        with decoder._one() as first, decoder._one():
+            first.kill()
+        monkeypatch.setattr("app.decoding.pool._START_S", 0.0)  # who has to wait is turned away
+        assert decoder.read(png_bytes()).pixels.shape == (160, 128)
+    finally:
+        decoder.close()
+
+
 def test_memory_is_limited(decoder: Decoder) -> None:
     """An image within the pixel cap, for which a process with little memory has no room: refused, not the machine's."""
     data = png_bytes(5, (4000, 4000))
