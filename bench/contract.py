@@ -45,7 +45,7 @@ Known = dict[str, list[str]]  # by the name of a path's parameter, what exists
 
 def seeded(data_dir: Path, port: int) -> Known:
     """Puts a few things on the server, and says what they are called."""
-    db = Database(Settings(data_dir=data_dir).resolved_database_url)
+    db = Database(Settings(data_dir=data_dir, database_url="").resolved_database_url)
     jobs = [job.id for job in verify.request(Ledger(db), parts=2, step=1)]
     db.close()
     base = f"http://127.0.0.1:{port}"
@@ -63,7 +63,7 @@ def seeded(data_dir: Path, port: int) -> Known:
         results: Any = answer["results"]
         known["study_id"].append(results[0]["study_id"])
         known["instance_id"].append(results[0]["instance_id"])
-    verdict = {"target": "analysis", "verdict": "agree"}
+    verdict = {"verdict": "agree", "comment": "As I see it."}
     said = requests.post(f"{base}/api/v1/analyses/{known['analysis_id'][0]}/reviews", json=verdict, timeout=60)
     assert said.status_code == 201, said.text
     end = time.monotonic() + 60

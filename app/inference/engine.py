@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from app.inference.batching import BatchRunner, Item, RawReading, check_input
+from app.inference.batching import BatchRunner, Item, RawReading, check_input, no_memory, out_of_memory
 from app.inference.registry import Listed, State, scan
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from model.checkpoint import Checkpoint, load_checkpoint
@@ -164,7 +164,7 @@ class InferenceEngine:
         """Runs `act` with the loaded checkpoint in the inference thread, between two batches, and gives its result.
 
         Everybody's radiographs wait meanwhile: split what takes long into several calls, and what came between goes
-        first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy`.
+        first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy` or `out_of_memory`.
         """
         checkpoint = self.require(checkpoint_id)
         result: Future[_T] = Future()
@@ -217,7 +217,7 @@ class InferenceEngine:
             try:
                 work.result.set_result(work.act())
             except BaseException as error:
-                work.result.set_exception(error)
+                work.result.set_exception(no_memory() if out_of_memory(error) else error)
 
     def _load_all(self) -> None:
         for i, listed in enumerate(self._listed):

@@ -269,7 +269,7 @@ def _analysis_row(reading: Reading) -> AnalysisRow:
 
 
 def _row(session: Session, key: str) -> AnalysisRow:
-    row = session.get(AnalysisRow, key)
+    row = session.get(AnalysisRow, key) if "\0" not in key else None  # PostgreSQL cannot even be asked
     if row is None:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
     return row
