@@ -164,7 +164,8 @@ class InferenceEngine:
         """Runs `act` with the loaded checkpoint in the inference thread, between two batches, and gives its result.
 
         Everybody's radiographs wait meanwhile: split what takes long into several calls, and what came between goes
-        first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy` or `out_of_memory`.
+        first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy` or
+        `out_of_memory`.
         """
         checkpoint = self.require(checkpoint_id)
         result: Future[_T] = Future()
