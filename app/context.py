@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, cast
 
+from anyio import from_thread
 from fastapi import Depends, Request
 
 from app.blobs import BlobStore
@@ -134,3 +136,11 @@ def services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(services)]
+
+
+def gone(request: Request) -> Callable[[], bool]:
+    """Tells a route that is not `async`, in the middle of what takes long, whether whoever asked has hung up."""
+    return lambda: from_thread.run(request.is_disconnected)
+
+
+GoneDep = Annotated[Callable[[], bool], Depends(gone)]

@@ -50,7 +50,7 @@ def radiographs(count: int, size_px: int, seed: int) -> Files:
 
 
 class Client:
-    """One connection that is kept."""
+    """A connection for each request: one that is kept would be closed while the bare loops have their turn."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
@@ -61,6 +61,7 @@ class Client:
         self._connection.request("POST", PATH, body, headers)
         answer = self._connection.getresponse()
         answer.read()
+        self._connection.close()
         if answer.status == 503 and not answer.getheader("Retry-After"):
             raise RuntimeError("A 503 without Retry-After.")
         return answer.status

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from app.api.problems import problems
 from app.api.read_first import opened
-from app.context import ServicesDep
+from app.context import GoneDep, ServicesDep
 from app.headers import IMMUTABLE, PICTURE, picture
 from app.inference import LAYERS
 from app.schemas import Analysis
@@ -34,12 +34,14 @@ def show(services: ServicesDep, analysis_id: str) -> Analysis:
     response_class=Response,
     responses={200: {"description": "The maps", "content": {RAW: _BINARY}}, **problems(404, 409, 422, 503)},
 )
-def all_saliency(services: ServicesDep, analysis_id: str, layer: str, method: MethodQuery = STORED_METHOD) -> Response:
+def all_saliency(
+    services: ServicesDep, gone: GoneDep, analysis_id: str, layer: str, method: MethodQuery = STORED_METHOD
+) -> Response:
     """The saliency maps of all 14 findings at one layer, raw, one after the other in the analysis' order.
 
     layer: `middle`, `last`, or the name of any stage. Each map is as a single one's raw answer, with the same headers.
     """
-    return _raw(services.viewing.grids(analysis_id, layer, method), method)
+    return _raw(services.viewing.grids(analysis_id, layer, method, gone), method)
 
 
 @router.get(
@@ -53,6 +55,7 @@ def all_saliency(services: ServicesDep, analysis_id: str, layer: str, method: Me
 def saliency(
     request: Request,
     services: ServicesDep,
+    gone: GoneDep,
     analysis_id: str,
     layer: str,
     finding: str,
@@ -76,7 +79,7 @@ def saliency(
     source = input × scale + offset, pixel edges).
     """
     wants_raw = RAW in accept and not finding.endswith(".png")
-    grid = services.viewing.grids(analysis_id, layer, method).of(finding.removesuffix(".png"))
+    grid = services.viewing.grids(analysis_id, layer, method, gone).of(finding.removesuffix(".png"))
     if wants_raw:
         return _raw(grid, method)
     return picture(request, services.analyses.saliency_png(grid, ceiling, under, longest_px))

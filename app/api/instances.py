@@ -11,8 +11,8 @@ from fastapi import APIRouter, Header, Query, Response
 
 from app.api.problems import problems
 from app.context import ServicesDep
+from app.decoding import VIEWER_PX, Pixels
 from app.headers import IMMUTABLE
-from app.services.pixels import VIEWER_PX, Pixels
 
 router = APIRouter(prefix="/instances", tags=["instances"])
 RAW = "application/octet-stream"
@@ -23,7 +23,7 @@ _GZIPPED_BYTES = 2**22  # beyond it, packing takes longer than the network of a 
 @router.get(
     "/{instance_id}/pixels",
     response_class=Response,
-    responses={200: {"description": "The pixels", "content": {RAW: _BINARY}}, **problems(404, 422)},
+    responses={200: {"description": "The pixels", "content": {RAW: _BINARY}}, **problems(404, 422, 503)},
 )
 def pixels(
     services: ServicesDep,

@@ -13,7 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from app.decoding.wire import ASK, READY, REQUEST, answer, refusal
+from app.decoding.pixels import viewer_pixels
+from app.decoding.wire import ASK, READY, REQUEST, Question, answer, refusal, view_answer
 from model.errors import RadiographError
 from model.radiograph import read_identity, read_radiograph
 
@@ -29,7 +30,7 @@ def main() -> None:
     sink.write(READY)
     sink.flush()
     while header := source.read(REQUEST.size):
-        magic, lateral, max_pixels, name_bytes, file_bytes = REQUEST.unpack(header)
+        magic, lateral, max_pixels, view_px, name_bytes, file_bytes = REQUEST.unpack(header)
         if magic != ASK:
             sys.exit(1)
         name = source.read(name_bytes).decode()
@@ -40,14 +41,20 @@ def main() -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + cpu_s + 1)
         try:
-            parts: tuple[bytes, ...] = answer(
-                read_radiograph(data, name, max_pixels=max_pixels, lateral=bool(lateral)), read_identity(data)
-            )
+            parts: tuple[bytes, ...] = _decoded(data, name, Question(max_pixels, bool(lateral), view_px))
         except RadiographError as error:
             parts = (refusal(error),)
         for part in parts:
             sink.write(part)
         sink.flush()
+
+
+def _decoded(data: bytes, name: str, question: Question) -> tuple[bytes, bytes]:
+    """Raises RadiographError."""
+    if question.view_px:
+        return view_answer(viewer_pixels(data, name, question.view_px))
+    radiograph = read_radiograph(data, name, max_pixels=question.max_pixels, lateral=question.lateral)
+    return answer(radiograph, read_identity(data))
 
 
 def _confine(memory_mb: int) -> None:

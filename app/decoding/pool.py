@@ -14,10 +14,23 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from app.decoding.wire import ANSWER, READY, Decoded, Garbled, parse_answer, parse_head, request
+from app.decoding.pixels import VIEWER_PX, Pixels
+from app.decoding.wire import (
+    ANSWER,
+    READY,
+    AnswerHead,
+    Decoded,
+    Garbled,
+    Question,
+    parse_answer,
+    parse_head,
+    parse_view,
+    request,
+)
 from app.processes import start_python
 from app.services.errors import BusyError
 from model.errors import RadiographError
@@ -29,6 +42,7 @@ BYTES_PER_TIMEOUT = 4 * 2**20
 _START_S = 60.0
 _CHUNK = 2**20
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
+_T = TypeVar("_T")
 
 
 class _Gone(Exception):
@@ -54,13 +68,17 @@ class Decoder:
         self.files_each = files_each
         self._closed = False
         self._room = threading.BoundedSemaphore(processes + waiting)
-        self._free: queue.LifoQueue[_Process] = queue.LifoQueue()
+        self._free = _Free()
         for _ in range(processes):
             self._free.put(self._start())
 
-    def read(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> Radiograph:
+    def read(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS, lateral: bool = False) -> Radiograph:
         """`model.radiograph.read_radiograph`, confined. Raises what `decode` raises."""
-        return self.decode(data, name, max_pixels=max_pixels).radiograph
+        return self.decode(data, name, max_pixels=max_pixels, lateral=lateral).radiograph
+
+    def view(self, data: bytes, name: str = "", longest_px: int = VIEWER_PX) -> Pixels:
+        """`viewer_pixels`, confined. Raises what `decode` raises."""
+        return self._ask(data, name, Question(view_px=longest_px), parse_view)
 
     def decode(self, data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS, lateral: bool = False) -> Decoded:
         """`read_radiograph` and `read_identity`, confined.
@@ -68,10 +86,20 @@ class Decoder:
         lateral: takes lateral views, with a warning, instead of refusing them. Raises RadiographError, also
         `damaged_image` where the decoder crashed and `too_costly` where it took too long; BusyError `busy`.
         """
+        return self._ask(
+            data,
+            name,
+            Question(max_pixels, lateral),
+            lambda head, text, pixels: parse_answer(head, text, pixels, data, name),
+        )
+
+    def _ask(
+        self, data: bytes, name: str, question: Question, parse: Callable[[AnswerHead, bytes, bytearray], _T]
+    ) -> _T:
         budget_s = self.timeout_s * (1 + len(data) / BYTES_PER_TIMEOUT)
         with self._one() as process:
             try:
-                return process.decode(data, name, max_pixels, lateral, budget_s)
+                return parse(*process.ask(data, name, question, budget_s))
             except RadiographError:
                 raise
             except TimeoutError:
@@ -140,6 +168,16 @@ class Decoder:
             self._room.release()
 
 
+class _Free(queue.LifoQueue["_Process"]):
+    """Whoever comes next gets the one that was used last, and one that still starts only where all others are busy."""
+
+    def _put(self, item: _Process) -> None:
+        if item.ready:
+            self.queue.append(item)
+        else:
+            self.queue.insert(0, item)
+
+
 class _Process:
     """One decoding process, used by one thread at a time."""
 
@@ -152,7 +190,7 @@ class _Process:
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
-        self._ready = False
+        self.ready = False
         self.files = 0
 
     @property
@@ -162,25 +200,25 @@ class _Process:
 
     def wait_ready(self, timeout_s: float) -> None:
         """Its imports take a while, which no file is to blame for. Raises BusyError."""
-        if self._ready:
+        if self.ready:
             return
         try:
-            self._ready = self._receive(1, time.monotonic() + timeout_s) == READY
+            self.ready = self._receive(1, time.monotonic() + timeout_s) == READY
         except (_Gone, TimeoutError, OSError):
-            self._ready = False
-        if not self._ready:
+            self.ready = False
+        if not self.ready:
             self.kill()
             raise BusyError("decoder_failed", "The decoder does not start; the server's log may say why.", 30)
 
-    def decode(self, data: bytes, name: str, max_pixels: int, lateral: bool, timeout_s: float) -> Decoded:
-        """Raises RadiographError, TimeoutError, Garbled, _Gone."""
+    def ask(self, data: bytes, name: str, question: Question, timeout_s: float) -> tuple[AnswerHead, bytes, bytearray]:
+        """Head, text and pixels of the answer. Raises TimeoutError, Garbled, _Gone."""
         end = time.monotonic() + timeout_s
         self.files += 1
-        for part in request(data, name, max_pixels, lateral):
+        for part in request(data, name, question):
             self._send(part, end)
-        head = parse_head(bytes(self._receive(ANSWER.size, end)), max_pixels)
+        head = parse_head(bytes(self._receive(ANSWER.size, end)), question)
         text = bytes(self._receive(head.text_bytes, end))
-        return parse_answer(head, text, self._receive(head.pixel_bytes, end), data, name)
+        return head, text, self._receive(head.pixel_bytes, end)
 
     def kill(self) -> None:
         """At once."""

@@ -82,15 +82,15 @@ class BatchRunner:
         except BaseException as error:
             if isinstance(error, Exception) and len(items) > 1:
                 half = len(items) // 2
-                if _out_of_memory(error):
+                if out_of_memory(error):
                     self._make_room(half)
                 self._answer(items[:half])
                 self._answer(items[half:])
                 return
             log.warning("A reading failed: %s", error, exc_info=not isinstance(error, ConfigError))
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 self._make_room(1)
-                error = BusyError("out_of_memory", "The device has no memory left for this; try again in a while.", 10)
+                error = no_memory()
             for item in items:
                 item.result.set_exception(error)
             return
@@ -117,7 +117,12 @@ def read_batch(checkpoint: Checkpoint, inputs: Tensor) -> list[RawReading]:
     ]
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def no_memory() -> BusyError:
+    """What whoever asked is told when the device has no memory even for one."""
+    return BusyError("out_of_memory", "The device has no memory left for this; try again in a while.", 10)
+
+
+def out_of_memory(error: BaseException) -> bool:
     """torch raises a type of its own on the GPU, and a plain RuntimeError on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

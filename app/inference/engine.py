@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from app.inference.batching import BatchRunner, Item, RawReading, check_input
+from app.inference.batching import BatchRunner, Item, RawReading, check_input, no_memory, out_of_memory
 from app.inference.registry import Listed, State, scan
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from model.checkpoint import Checkpoint, load_checkpoint
@@ -160,25 +160,29 @@ class InferenceEngine:
         self._put(items, [item.result for item in items])
         return [item.result for item in items]
 
-    def call(self, checkpoint_id: str, act: Callable[[Checkpoint], _T]) -> _T:
+    def call(self, checkpoint_id: str, act: Callable[[Checkpoint], _T], wait_s: float = 0.0) -> _T:
         """Runs `act` with the loaded checkpoint in the inference thread, between two batches, and gives its result.
 
-        Everybody's radiographs wait meanwhile: split what takes long into several calls. Raises what `act` and
-        `require` raise, and BusyError `busy`.
+        Everybody's radiographs wait meanwhile: split what takes long into several calls, and what came between goes
+        first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy` or
+        `out_of_memory`.
         """
         checkpoint = self.require(checkpoint_id)
         result: Future[_T] = Future()
-        self._put(_Call(lambda: act(checkpoint), result), [result])
+        self._put(_Call(lambda: act(checkpoint), result), [result], wait_s)
         try:
             return result.result()
         except CancelledError:
             raise _shutting_down() from None
 
-    def _put(self, work: _Work, results: Sequence[Future[Any]]) -> None:
+    def _put(self, work: _Work, results: Sequence[Future[Any]], wait_s: float = 0.0) -> None:
         if self._stopping.is_set():
             raise _shutting_down()
         try:
-            self._jobs.put_nowait(work)
+            if wait_s > 0:
+                self._jobs.put(work, timeout=wait_s)
+            else:
+                self._jobs.put_nowait(work)
         except queue.Full:
             raise _busy() from None
         if self._stopping.is_set():  # it may have come after the last look at the queue
@@ -214,7 +218,7 @@ class InferenceEngine:
             try:
                 work.result.set_result(work.act())
             except BaseException as error:
-                work.result.set_exception(error)
+                work.result.set_exception(no_memory() if out_of_memory(error) else error)
 
     def _load_all(self) -> None:
         for i, listed in enumerate(self._listed):

@@ -339,7 +339,8 @@ def _requeue(session: Session, row: JobRow) -> None:
 
 
 def _existing(session: Session, job_id: str) -> JobRow:
-    row = session.get(JobRow, job_id, populate_existing=True)
+    known = "\0" not in job_id  # PostgreSQL cannot even be asked
+    row = session.get(JobRow, job_id, populate_existing=True) if known else None
     if row is None:
         raise NotFoundError("unknown_job", "There is no such job here.")
     return row

@@ -6,9 +6,7 @@ other writer out.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +16,13 @@ from sqlalchemy.orm import Session
 
 from app.blobs import BlobStore
 from app.db import Database
-from app.decoding import Decoder
+from app.decoding import Decoder, viewer_pixels
 from app.inference import LAYERS, InferenceEngine, Role, State
 from app.schemas import Analysis, Prediction
 from app.services.errors import NotFoundError, UnavailableError
 from app.services.images import THUMBNAIL_PX, DisplayCache, blended, fit, grey8, heat, overlay, png
 from app.services.instances import LATERAL, Instance, ensure_row, find_row, of_row
+from app.services.once import KeyedLocks
 from app.services.readings import Reading, analysis_id, default_checkpoints, read
 from app.services.summaries import live_pair, refresh
 from app.services.wording import warning_text
@@ -54,30 +53,6 @@ class Grid:
         return InputMap(int(fields["size_px"]), *(fields[k] for k in ("scale_x", "scale_y", "offset_x", "offset_y")))
 
 
-class KeyedLocks:
-    """One lock for each key, for as long as somebody holds it or waits."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: dict[str, tuple[threading.Lock, int]] = {}
-
-    @contextmanager
-    def __call__(self, key: str) -> Iterator[None]:
-        with self._lock:
-            lock, users = self._held.get(key, (threading.Lock(), 0))
-            self._held[key] = lock, users + 1
-        try:
-            with lock:
-                yield
-        finally:
-            with self._lock:
-                users = self._held[key][1] - 1
-                if users:
-                    self._held[key] = lock, users
-                else:
-                    del self._held[key]
-
-
 @dataclass(frozen=True, eq=False)
 class Grids:
     """The raw maps of all findings at one layer, 14×h×w float32 ≥ 0, un-normalised. layer: its name."""
@@ -106,14 +81,15 @@ class AnalysisService:
         decoder: Decoder | None = None,
     ) -> None:
         """pair: gives the ids of the live reference and candidate, which a page can change. decoder: confined processes
-        that read uploads; without one they are read in this process."""
+        that read files, received ones and stored ones; without one this process does."""
         self.db = db
         self.blobs = blobs
         self.engine = engine
         self._pair = pair
         self.max_pixels = max_pixels
         self.decode = decoder.read if decoder else read_radiograph
-        self.display = DisplayCache(blobs)
+        self.view = decoder.view if decoder else viewer_pixels
+        self.display = DisplayCache(blobs, self.decode)
         self._once = KeyedLocks()
 
     @property
@@ -293,7 +269,7 @@ def _analysis_row(reading: Reading) -> AnalysisRow:
 
 
 def _row(session: Session, key: str) -> AnalysisRow:
-    row = session.get(AnalysisRow, key)
+    row = session.get(AnalysisRow, key) if "\0" not in key else None  # PostgreSQL cannot even be asked
     if row is None:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
     return row

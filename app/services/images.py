@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import threading
-from collections import OrderedDict
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from PIL import Image
 
 from app.blobs import BlobStore
+from app.services.once import Recent
 from model.preprocess import InputMap
-from model.radiograph import Radiograph, read_radiograph
+from model.radiograph import Radiograph
 from model.saliency import registered
 
 THUMBNAIL_PX = 96
@@ -110,18 +110,14 @@ def _blend_table() -> np.ndarray:
 class DisplayCache:
     """The last few radiographs, decoded and small: a review page asks for the same one five times at once."""
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, decode: Callable[..., Radiograph]) -> None:
+        """decode: as `read_radiograph`."""
         self._blobs = blobs
-        self._kept: OrderedDict[tuple[str, int | None], np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._decode = decode
+        self._recent: Recent[tuple[str, int | None], np.ndarray] = Recent(_KEPT)
 
     def grey(self, sha256: str, longest_px: int | None) -> np.ndarray:
-        """H×W uint8. Raises NotFoundError `blob_missing`."""
-        key = (sha256, longest_px)
-        with self._lock:  # held while decoding, so that five requests cost one decoding
-            if key not in self._kept:
-                self._kept[key] = grey8(read_radiograph(self._blobs.get(sha256), lateral=True), longest_px)
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        """H×W uint8. Raises NotFoundError `blob_missing`, and what decoding raises."""
+        return self._recent.get(
+            (sha256, longest_px), lambda: grey8(self._decode(self._blobs.get(sha256), lateral=True), longest_px)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,7 +15,7 @@ from app.services.checkpoints import stages_at
 from app.services.comparisons import Comparison
 from app.services.instances import Instance
 from app.services.readings import code_version, saliency_url
-from app.services.viewing import STORED_METHOD, ViewingService
+from app.services.viewing import STORED_METHOD, ViewingService, waits
 from app.services.wording import finding_text, number
 from model.findings import finding_index
 
@@ -55,13 +56,19 @@ class Pane:
 
 
 def panes(
-    viewing: ViewingService, comparison: Comparison, finding: str, scale: Scale, layer: str, method: str
+    viewing: ViewingService,
+    comparison: Comparison,
+    finding: str,
+    scale: Scale,
+    layer: str,
+    method: str,
+    gone: Callable[[], bool] = waits,
 ) -> list[Pane]:
     """Reference and candidate, each at the middle and the last layer. Raises what ViewingService.grids raises."""
     names: dict[Role, str] = {"middle": layer, "last": LAYERS["last"]}
     column = finding_index(finding)
     found: list[tuple[str, Role, Grids]] = [
-        (role, place, viewing.grids(analysis.analysis_id, name, method))
+        (role, place, viewing.grids(analysis.analysis_id, name, method, gone))
         for role, analysis in comparison.readings
         for place, name in names.items()
     ]

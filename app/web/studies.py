@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from app.actor import ActorDep
-from app.context import Services, ServicesDep
+from app.context import GoneDep, Services, ServicesDep
 from app.headers import picture
 from app.services.checkpoints import usable_pair
 from app.services.comparisons import compare
@@ -29,6 +29,7 @@ def review(
     request: Request,
     services: ServicesDep,
     actor: ActorDep,
+    gone: GoneDep,
     study: str,
     finding: Annotated[str | None, Query()] = None,
     scale: Annotated[Scale, Query()] = Scale.SHARED,
@@ -54,7 +55,7 @@ def review(
         comparison = compare(services.analyses.analyse(instance.id, usable_pair(services.engine, pair)), pair)
         assert comparison is not None  # at least one of the pair has read it
         chosen = finding or comparison.default_finding
-        shown = panes(services.viewing, comparison, chosen, scale, layer, method)
+        shown = panes(services.viewing, comparison, chosen, scale, layer, method, gone)
     except BusyError as error:
         context["waiting"] = str(error)
         template = "partials/_waiting.html" if wants_fragment(request) else "pages/study.html"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.models import DenseNet
 
 from model.errors import ConfigError
 
@@ -50,12 +49,16 @@ class Occlusion:
 
 
 def occluded_drops(
-    network: DenseNet, inputs: Tensor, findings: tuple[int, ...], options: Occlusion | None = None
+    network: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    findings: tuple[int, ...],
+    options: Occlusion | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits N×14, and logit minus covered logit, N×F×h×w, signed: below 0 where covering speaks for the finding.
 
-    network: in evaluation mode. inputs: N×3×H×W, normalised. Raises ConfigError `bad_occlusion` when the patch covers
-    the whole input.
+    network: in evaluation mode, or anything that makes logits N×14 of inputs; it is called once for each batch, so
+    that whoever lends a network can do something else between two. inputs: N×3×H×W, normalised. Raises ConfigError
+    `bad_occlusion` when the patch covers the whole input.
     """
     options = options or Occlusion()
     _, _, height, width = inputs.shape

@@ -160,6 +160,17 @@ def test_body_over_the_limit_is_cut_off(shared_client: TestClient) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["analyses/{}", "analyses/{}/saliency/middle", "analyses/{}/saliency/conv/{}", "analyses/{}/reviews", "studies/{}",
+     "instances/{}/pixels", "checkpoints/{}", "jobs/{}"],
+)  # fmt: skip
+def test_ids_that_no_database_could_hold_are_unknown(shared_client: TestClient, address: str) -> None:
+    for odd in ("%00", "a%00b", "%F0%9F%A9%BB", "%ff%fe", "x" * 3000, "..%2f..%2fetc%2fpasswd", "' OR 1=1 --"):
+        answer = shared_client.get("/api/v1/" + address.format(odd, odd))
+        assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json"
+
+
 def test_missing_file_is_a_problem(shared_client: TestClient) -> None:
     answer = shared_client.post(PREDICTIONS)
     assert answer.status_code == 422 and answer.json()["code"] == "bad_request" and answer.json()["errors"]

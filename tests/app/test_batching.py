@@ -151,9 +151,16 @@ def test_who_no_longer_waits_costs_nothing(engine: InferenceEngine, monkeypatch:
         given_up.result()
 
 
+def _cramped(_: Checkpoint) -> None:
+    raise torch.OutOfMemoryError("no memory")
+
+
 def test_a_call_runs_between_batches_in_the_inference_thread(engine: InferenceEngine) -> None:
     name, checkpoint_id = engine.call("clean", lambda one: (threading.current_thread().name, one.card.id))
     assert (name, checkpoint_id) == ("inference", "clean")
     with pytest.raises(ZeroDivisionError):
         engine.call("clean", lambda _: 1 // 0)
+    with pytest.raises(BusyError) as refused:
+        engine.call("clean", _cramped)
+    assert refused.value.code == "out_of_memory"
     assert len(engine.read(grey(1), PAIR)) == 2

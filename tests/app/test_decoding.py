@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 
-from app.decoding import Decoder
-from app.decoding.wire import ANSWER, READ, SAY, Garbled, parse_answer, parse_head
+from app.decoding import Decoder, Pixels, viewer_pixels
+from app.decoding.wire import ANSWER, READ, SAY, VIEWED, Garbled, Question, parse_answer, parse_head, parse_view
 from app.services.errors import BusyError
 from model.errors import RadiographError
 from model.radiograph import read_radiograph
 from tests.app.conftest import png_bytes
+from tests.app.dicoms import dicom_bytes
 from tests.model.jpeg_streams import through_gdcm
 from tests.model.test_radiograph_jpeg import WIDE, wrapped
 
@@ -65,6 +68,19 @@ def test_reads_real_dicom_as_in_process(decoder: Decoder, real_data: Path) -> No
         assert np.array_equal(ours.pixels, theirs.pixels) and ours.metadata == theirs.metadata
 
 
+@pytest.mark.parametrize("longest_px", [64, 4096])
+def test_what_the_viewer_draws_is_what_is_made_in_process(decoder: Decoder, longest_px: int) -> None:
+    windowed = dicom_bytes(1, WindowCenter=["2000", "900"], WindowWidth=["800", "301"], ViewPosition="LL")
+    for data in (png_bytes(1, (300, 129)), windowed, dicom_bytes(2, PixelSpacing=["0.2", "0.1"])):
+        ours, theirs = decoder.view(data, "a", longest_px), viewer_pixels(data, "a", longest_px)
+        assert np.array_equal(ours.values, theirs.values) and max(ours.values.shape) <= longest_px
+        for one in fields(theirs):
+            if one.name != "values":
+                assert getattr(ours, one.name) == getattr(theirs, one.name)
+    with pytest.raises(RadiographError, match="neither PNG"):
+        decoder.view(b"text")
+
+
 def test_a_refusal_keeps_its_code_and_the_process(decoder: Decoder) -> None:
     before = _pid(decoder)
     for data, code in ((b"", "empty_file"), (b"nothing", "unknown_format"), (png_bytes()[:-40], "damaged_image")):
@@ -101,6 +117,17 @@ def test_a_decoder_that_hangs_is_stopped_in_time() -> None:
         assert decoder.read(png_bytes(), "again.png").name == "again.png"
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+    finally:
+        decoder.close()
+
+
+def test_nobody_waits_for_the_successor_while_another_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(processes=2, timeout_s=4.0)
+    try:
+        with decoder._one() as first, decoder._one():
+            first.kill()
+        monkeypatch.setattr("app.decoding.pool._START_S", 0.0)  # who has to wait is turned away
+        assert decoder.read(png_bytes()).pixels.shape == (160, 128)
     finally:
         decoder.close()
 
@@ -153,11 +180,12 @@ def test_who_finds_no_room_is_turned_away() -> None:
         (SAY, READ, 64, 64, 1, 2**31, 4096),
         (SAY, READ, 1, 4096, 1, 10, 4096),
         (SAY, 1, 0, 0, 0, 10, 4096),
+        (SAY, VIEWED, 64, 64, 2, 10, 2 * 4096),
     ],
 )
 def test_an_untrue_header_is_not_believed(head: tuple[object, ...]) -> None:
     with pytest.raises(Garbled):
-        parse_head(ANSWER.pack(*head), 2**24)
+        parse_head(ANSWER.pack(*head), Question(2**24))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +203,32 @@ def test_an_untrue_header_is_not_believed(head: tuple[object, ...]) -> None:
     ],
 )
 def test_an_untrue_text_is_not_believed(text: bytes) -> None:
-    head = parse_head(ANSWER.pack(SAY, READ, 64, 64, 1, min(len(text), 60000), 4096), 2**24)
+    head = parse_head(ANSWER.pack(SAY, READ, 64, 64, 1, min(len(text), 60000), 4096), Question(2**24))
     with pytest.raises(Garbled):
         parse_answer(head, text, bytearray([9]) * 4096, b"data", "name")
+
+
+@pytest.mark.parametrize("head", [(SAY, VIEWED, 65, 64, 2, 10, 2 * 65 * 64), (SAY, VIEWED, 64, 64, 1, 10, 4096),
+                                  (SAY, READ, 64, 64, 2, 10, 2 * 4096)])  # fmt: skip
+def test_an_untrue_header_of_a_view_is_not_believed(head: tuple[object, ...]) -> None:
+    with pytest.raises(Garbled):
+        parse_head(ANSWER.pack(*head), Question(view_px=64))
+
+
+@pytest.mark.parametrize(
+    "untrue",
+    [{"scale": 2}, {"scale": 0}, {"source": [64, 2**40]}, {"max_value": 8}, {"slope": float("nan")}, {"windows": 3},
+     {"windows": [{"name": "a", "centre": "1", "width": 2}]}, {"spacing_mm": [0, 1]}, {"intercept": None}],
+)  # fmt: skip
+def test_an_untrue_view_is_not_believed(untrue: dict[str, object]) -> None:
+    said = {"max_value": 9 * 257, "source": [64, 64], "scale": 1, "slope": 1.0, "intercept": 0.0, "windows": [],
+            "spacing_mm": None, "spacing_at_detector": False}  # fmt: skip
+
+    def parsed(said: dict[str, object]) -> Pixels:
+        text = json.dumps(said).encode()
+        head = parse_head(ANSWER.pack(SAY, VIEWED, 64, 64, 2, len(text), 2 * 4096), Question(view_px=64))
+        return parse_view(head, text, bytearray([9]) * (2 * 4096))
+
+    assert parsed(said).values[3, 3] == 9 * 257
+    with pytest.raises(Garbled):
+        parsed({**said, **untrue})

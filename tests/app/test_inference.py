@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,8 @@ from app.inference import InferenceEngine
 from app.main import create_app
 from app.services.errors import BusyError
 from app.settings import Settings
-from tests.app.conftest import BASE_URL, png_bytes, started
+from bench.soak import multipart
+from tests.app.conftest import BASE_URL, png_bytes, served, started
 
 
 def test_full_queue_turns_callers_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +167,35 @@ def test_one_of_the_pair_missing_shows_the_other(settings: Settings, checkpoints
         study = client.post("/studies", files={"file": ("a.png", png_bytes())}).headers["location"]
         html = client.get(study).text
         assert "Only the candidate has read this radiograph" in html and html.count('class="pane"') == 2
+
+
+def test_two_hundred_at_once_are_answered_or_put_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gets an error, what is read is read right, and the server goes on."""
+    shed, real = threading.Event(), app.inference.batching.read_batch
+
+    def held(*arguments: Any) -> Any:
+        assert shed.wait(30)  # until somebody was turned away
+        return real(*arguments)
+
+    monkeypatch.setattr(app.inference.batching, "read_batch", held)
+    data = [png_bytes(seed, (64, 64)) for seed in range(4)]
+    with served(settings.model_copy(update={"queue_size": 4})) as url:
+        port = int(url.rpartition(":")[2])
+
+        def client(number: int) -> tuple[int, str | None, dict[str, Any]]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+            connection.request("POST", "/api/v1/predictions", *multipart("a.png", data[number % 4]))
+            answer = connection.getresponse()
+            said = answer.status, answer.getheader("Retry-After"), json.loads(answer.read())
+            connection.close()
+            if answer.status == 503:
+                shed.set()
+            return said
+
+        with ThreadPoolExecutor(200) as pool:
+            answers = list(pool.map(client, range(200)))
+        assert {status for status, _, _ in answers} == {200, 503}
+        assert all(int(retry or 0) > 0 and said["code"] == "busy" for status, retry, said in answers if status == 503)
+        assert all(len(said["analyses"]) == 2 for status, _, said in answers if status == 200)
+        status, _, said = client(1)
+        assert status == 200 and said in [answer for _, _, answer in answers[1::4]]

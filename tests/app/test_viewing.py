@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 import torch
+from fastapi import Request
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app.services.pixels import viewer_pixels
-from model.checkpoint import load_checkpoint
+import app.inference.batching
+import app.services.viewing
+from app.decoding import viewer_pixels
+from app.inference import RawReading
+from app.settings import Settings
+from bench.soak import post
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.explanation import explain
 from model.findings import FINDINGS
-from model.radiograph import read_radiograph
-from tests.app.conftest import png_bytes
+from model.radiograph import Radiograph, read_radiograph
+from tests.app.conftest import png_bytes, served
 from tests.model.test_radiograph import SIDE, dicom, encoded
 
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE)
@@ -161,3 +175,125 @@ def test_unknown_layers_and_methods(shared_client: TestClient) -> None:
     ]:
         answer = shared_client.get(address)
         assert (answer.status_code, answer.json()["code"]) == (404, code)
+
+
+def test_stored_files_are_decoded_in_confined_processes_and_each_for_itself(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes long keeps nobody from seeing another; who asks for the same meanwhile waits for that decoding."""
+    slow, quick = (predict(client, png_bytes(seed))[0]["instance_id"] for seed in (7, 8))
+    services = client.app.state.services  # type: ignore[attr-defined]
+    entered, gate, real, calls = threading.Event(), threading.Event(), services.decoder.read, []
+
+    def held(data: bytes, *arguments: object, **options: object) -> Radiograph:
+        calls.append(hashlib.sha256(data).hexdigest()[:32])
+        if calls[-1] == slow:
+            entered.set()
+            assert gate.wait(30)
+        return real(data, *arguments, **options)
+
+    monkeypatch.setattr(services.analyses.display, "_decode", held)
+    monkeypatch.setattr("model.radiograph.raster.Image.open", None)  # nothing is decoded in this process
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(client.get, f"/studies/{slow}/radiograph.png") for _ in range(2)]
+        assert entered.wait(20)
+        assert client.get(f"/studies/{quick}/radiograph.png").status_code == 200
+        assert client.get(f"/api/v1/instances/{slow}/pixels").status_code == 200
+        gate.set()
+        assert {one.result(20).status_code for one in waiting} == {200}
+    assert sorted(calls) == sorted([slow, quick])
+
+
+def test_a_file_that_breaks_its_decoder_when_shown_is_a_problem(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = predict(client, png_bytes(7))[0]["instance_id"]
+    services = client.app.state.services  # type: ignore[attr-defined]
+    services.decoder.timeout_s = 0.0
+    answer = client.get(f"/api/v1/instances/{instance}/pixels")
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_costly")
+    services.decoder.timeout_s = 4.0
+    assert client.get(f"/studies/{instance}/radiograph.png").status_code == 200
+
+
+class Parts:
+    """Holds the second part of an occlusion, and notes who has the device when."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.order: list[str] = []
+        self.entered, self.gate = threading.Event(), threading.Event()
+        self._forward, self._read = app.services.viewing._forward, app.inference.batching.read_batch
+        monkeypatch.setattr(app.services.viewing, "_forward", self.forward)
+        monkeypatch.setattr(app.inference.batching, "read_batch", self.read)
+
+    def forward(self, checkpoint: Checkpoint, inputs: torch.Tensor) -> torch.Tensor:
+        self.order.append("part")
+        if len(self.order) == 2:
+            self.entered.set()
+            assert self.gate.wait(30)
+        return self._forward(checkpoint, inputs)
+
+    def read(self, *arguments: Any) -> list[RawReading]:
+        self.order.append("radiograph")
+        return self._read(*arguments)
+
+
+def test_radiographs_are_read_between_the_parts_of_an_occlusion(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis, other = predict(client, png_bytes(7))
+    base = "/api/v1/analyses/{}/saliency/middle?method=occlusion"
+    parts = Parts(monkeypatch)
+    with ThreadPoolExecutor(3) as pool:
+        occlusion = pool.submit(client.get, base.format(analysis["analysis_id"]))
+        assert parts.entered.wait(20)
+        refused = client.get(base.format(other["analysis_id"]))  # one at a time
+        prediction = pool.submit(predict, client, png_bytes(8))
+        engine = client.app.state.services.engine  # type: ignore[attr-defined]
+        while not engine.waiting:
+            time.sleep(0.005)
+        parts.gate.set()
+        assert len(prediction.result(20)) == 2 and occlusion.result(20).status_code == 200
+    assert (refused.status_code, refused.json()["code"]) == (503, "busy") and int(refused.headers["retry-after"]) > 0
+    assert parts.order == ["part", "part", "radiograph", "radiograph", "part", "part", "part"]  # 1 + 16 places, by 4
+
+    services = client.app.state.services  # type: ignore[attr-defined]
+    checkpoint = load_checkpoint(services.engine.find("clean").folder)
+    inputs = checkpoint.card.preprocessing.tensor(read_radiograph(png_bytes(7)).grey())
+    expected = explain(checkpoint.network, inputs, "occlusion").maps["input"][0].numpy()
+    found = np.frombuffer(occlusion.result().content, "<f4").reshape(expected.shape)
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def test_an_explanation_over_the_limit_is_put_off(shared_client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = predict(shared_client, png_bytes(9))[0]
+    monkeypatch.setattr(app.services.viewing, "LIMIT_S", 0.0)
+    answer = shared_client.get(f"/api/v1/analyses/{analysis['analysis_id']}/saliency/middle?method=occlusion")
+    assert (answer.status_code, answer.json()["code"]) == (503, "too_slow") and int(answer.headers["retry-after"]) > 0
+    page = shared_client.get(f"/studies/{analysis['instance_id']}?method=occlusion")
+    assert page.status_code == 200 and "too busy for this explanation" in page.text
+
+
+def test_an_explanation_that_nobody_waits_for_stops(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, real = Parts(monkeypatch), Request.is_disconnected
+
+    async def patiently(request: Request) -> bool:  # the connection's end takes its time to arrive
+        with anyio.fail_after(20):
+            while parts.entered.is_set() and not await real(request):
+                await anyio.sleep(0.01)
+        return parts.entered.is_set()
+
+    monkeypatch.setattr(Request, "is_disconnected", patiently)
+    with served(settings) as url:
+        port = int(url.rpartition(":")[2])
+        status, answer = post(port, "/api/v1/predictions", "a.png", png_bytes(7))
+        assert status == 200
+        key = answer["analyses"][0]["analysis_id"]  # type: ignore[index]
+        parts.order.clear()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", f"/api/v1/analyses/{key}/saliency/middle?method=occlusion")
+        assert parts.entered.wait(20)
+        connection.close()
+        parts.gate.set()
+        assert post(port, "/api/v1/predictions", "a.png", png_bytes(8))[0] == 200
+    assert parts.order.count("part") == 2

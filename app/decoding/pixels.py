@@ -17,7 +17,7 @@ from model.radiograph.header import Header
 from model.radiograph.image import MAX_PIXELS, clean_text
 
 VIEWER_PX = 4096  # longer side; what every WebGL2 device that we know takes as one texture
-_WINDOWS = 8
+MAX_WINDOWS = 8
 _CENTRES, _WIDTHS, _NAMES = 0x00281050, 0x00281051, 0x00281055
 
 
@@ -96,7 +96,7 @@ def _file_windows(header: Header, voi: object) -> list[tuple[str, float, float]]
     names = header.texts(_NAMES)
     found = []
     pairs = zip(header.floats(_CENTRES), header.floats(_WIDTHS), strict=False)
-    for i, (centre, width) in enumerate(list(pairs)[:_WINDOWS]):
+    for i, (centre, width) in enumerate(list(pairs)[:MAX_WINDOWS]):
         window = Window(centre, width, voi.function)
         if not window.valid:
             continue
