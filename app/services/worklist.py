@@ -21,6 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.db import Database
 from app.schemas import CalledInfo, StudyInfo
 from app.services.errors import InvalidError
+from app.services.ids import is_id
 from app.services.search import matching
 from app.tables import StudyRow
 
@@ -108,7 +109,7 @@ def next_unread(db: Database, filters: Filters, actor: str, after: str | None = 
     """Id of the unread study that follows `after` in the list, or the first one, also when the list ends there."""
     unread = replace(filters, status="unread")
     with db.read() as session:
-        current = session.get(StudyRow, after) if after else None
+        current = session.get(StudyRow, after) if after and is_id(after) else None
         following = _rows(session, unread, actor, 1, _key(current, filters.sort)) if current else []
         rows = following or _rows(session, unread, actor, 2, None)
     return next((row.id for row in rows if row.id != after), None)

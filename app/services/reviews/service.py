@@ -19,6 +19,7 @@ from app.schemas import Analysis, Review, ReviewRequest, StudyInfo, UnaidedFindi
 from app.services.audit import AuditService
 from app.services.chain import append, lock
 from app.services.errors import ConflictError, NotFoundError
+from app.services.ids import is_id
 from app.services.instances import find_row, mark_read
 from app.services.reviews.panel import Panel, said, subjects
 from app.services.reviews.record import Entry, review_document, says_the_same, to_entry, unaided_document
@@ -126,6 +127,7 @@ class ReviewService:
     def set_read_first(self, study: str, wanted: bool, actor: Actor) -> None:
         """Asks readers of this study for an unaided read first, or no longer. Raises NotFoundError `unknown_study`."""
         with self.db.write() as session:
+            lock(session, ReviewRow)
             study = find_row(session, study).id
             row = session.get(ReadFirstRow, study)
             if wanted == (row is not None):
@@ -165,8 +167,8 @@ class ReviewService:
             locked = self._owes_unaided(session, study, actor)
             by_study = session.get(ReadFirstRow, study) is not None
             entries = [] if locked else _of_study(session, study)
-            pair = [None, None] if locked else self.shown(instance.sha256)
             own = _last_word(session, actor, study)
+        pair = [None, None] if locked else self.shown(instance.sha256)
         return Panel(
             study=study,
             locked=locked,
@@ -187,7 +189,7 @@ class ReviewService:
 
 
 def _analysis(session: Session, analysis_id: str) -> Analysis:
-    row = session.get(AnalysisRow, analysis_id) if "\0" not in analysis_id else None  # PostgreSQL cannot even be asked
+    row = session.get(AnalysisRow, analysis_id) if is_id(analysis_id) else None
     if row is None:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
     return Analysis.model_validate_json(row.document)
