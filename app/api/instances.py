@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Response
 from app.api.problems import problems
 from app.context import ServicesDep
 from app.headers import IMMUTABLE
+from app.outgoing import LargeResponse
 from app.services.pixels import VIEWER_PX, Pixels
 
 router = APIRouter(prefix="/instances", tags=["instances"])
@@ -47,7 +48,7 @@ def pixels(
     if "gzip" in accept_encoding and len(body) <= _GZIPPED_BYTES:
         body = gzip.compress(body, 1, mtime=0)
         headers["Content-Encoding"] = "gzip"
-    return Response(body, media_type=RAW, headers=headers)
+    return LargeResponse(services.outgoing, body, RAW, headers)
 
 
 def _described(found: Pixels) -> dict[str, str]:
