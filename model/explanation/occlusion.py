@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.models import DenseNet
 
 from model.errors import ConfigError
+from model.vision import DenseNet
 
 Rectangle = tuple[int, int, int, int]  # top, bottom, left, right, in input pixels
 
