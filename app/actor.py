@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterator
 from typing import Annotated, cast
 
@@ -15,6 +14,7 @@ from fastapi import Depends, Request
 
 from app.context import services
 from app.services.errors import CredentialsError
+from app.services.ids import is_id
 from app.services.users import LOCAL, Actor
 from app.telemetry import route_template
 
@@ -32,7 +32,6 @@ __all__ = [
 
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PARAMETERS = {"study": "study", "study_id": "study", "instance_id": "study", "analysis_id": "analysis"}
-_ID = re.compile(r"[0-9a-f]{32}")
 _OWN_EVENTS = {  # their services record them
     "analysis.reviews", "study.decision", "study.unaided", "study.read_first", "checkpoints.create",
 }  # fmt: skip
@@ -140,7 +139,7 @@ def _subject(request: Request) -> tuple[str, str]:
     """(study or analysis, its id) of the address; both empty where there is none that could exist."""
     for parameter, kind in _PARAMETERS.items():
         value = request.path_params.get(parameter, "")
-        if _ID.fullmatch(value):
+        if is_id(value):
             return kind, value
     return "", ""
 
@@ -148,7 +147,7 @@ def _subject(request: Request) -> tuple[str, str]:
 def _changed(request: Request) -> str:
     """The id of what else a change is about: a job."""
     value = request.path_params.get("job_id", "")
-    return value if _ID.fullmatch(value) else ""
+    return value if is_id(value) else ""
 
 
 def _verb(request: Request) -> str:

@@ -17,6 +17,7 @@ from app.decoding import Decoder
 from app.inference import InferenceEngine
 from app.jobs import Ledger
 from app.jobs.kinds import reanalyse
+from app.outgoing import Outgoing
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
 from app.services.audit import AuditService
@@ -63,6 +64,7 @@ class Services:
         )
         self.background = BackgroundReader(self.studies, self.analyses, self._read_again)
         self.viewing = ViewingService(self.analyses)
+        self.outgoing = Outgoing()
         self.users = UserService(
             self.db, timedelta(minutes=settings.session_idle_min), timedelta(hours=settings.session_max_h)
         )

@@ -12,27 +12,34 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from model.errors import ConfigError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 10_000
-_POOL = {  # of connections; Starlette serves with at most 40 threads
-    "pool_pre_ping": True,  # a server that was restarted costs a reconnection, not an error
+_T = TypeVar("_T")
+_TRIES = 4
+_POOL = {
+    # A thread holds one connection, for the milliseconds of a transaction: more threads than connections wait in turn.
+    # Who held one and asked for another could wait for ever: nobody does (tests/app/conftest.py watches).
     "pool_size": 10,
     "max_overflow": 30,
-    "pool_timeout": 10,
+    "pool_timeout": 30,
+}
+_POSTGRES_POOL = {
+    **_POOL,
+    "pool_pre_ping": True,  # a server that was restarted costs a reconnection, not an error
     "pool_recycle": 1800,
 }
 _POSTGRES_OPTIONS = {  # of every session: no query, wait or forgotten transaction lasts for ever
@@ -69,6 +76,18 @@ class Database:
         """A session whose transaction is committed at the end of the block."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def write_again(self, act: Callable[[Session], _T]) -> _T:
+        """Gives what `act` makes of such a session.
+
+        Where somebody else stored the same between its look and its write, so that a unique constraint refused it, it
+        looks again. Raises IntegrityError where that does not help.
+        """
+        for _ in range(_TRIES - 1):
+            with suppress(IntegrityError), self.write() as session:
+                return act(session)
+        with self.write() as session:
+            return act(session)
 
     def migrate(self, revision: str = "head") -> None:
         """Brings the schema to the newest version, or forward to that revision.
@@ -118,11 +137,11 @@ def _create_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed)
+        engine = create_engine(parsed, **({} if parsed.database in (None, "", ":memory:") else _POOL))
         _configure_sqlite(engine)
         return engine
     if parsed.get_backend_name() in ("postgresql", "postgres"):
-        return create_engine(_with_psycopg(parsed), connect_args=_postgres_arguments(parsed), **_POOL)
+        return create_engine(_with_psycopg(parsed), connect_args=_postgres_arguments(parsed), **_POSTGRES_POOL)
     raise ArgumentError(f"{parsed.get_backend_name()} is neither sqlite nor postgresql")
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from app.headers import HEADERS
@@ -29,7 +30,7 @@ from model.errors import DataError, OverreadError, RadiographError
 log = logging.getLogger("overread")
 PROBLEM_JSON = "application/problem+json"
 TOO_LARGE = "The upload is larger than this server takes; send fewer or smaller files."
-_STATUS_OF_CODE = {"too_large": 413, "unknown_format": 415}
+_STATUS_OF_CODE = {"too_large": 413, "unknown_format": 415, "decoder_killed": 503}
 _STATUS_OF_TYPE: dict[type[OverreadError], int] = {
     RadiographError: 422,
     NotFoundError: 404,
@@ -114,6 +115,13 @@ def install(app: FastAPI) -> None:
         if isinstance(error, BusyError | TooManyAttemptsError):
             headers = {"Retry-After": str(error.retry_after_s)}
         return error_response(request, status, error.code, str(error), headers=headers)
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(TimeoutError)
+    async def database(request: Request, error: Exception) -> Response:
+        log.error("The database did not answer: %s", getattr(error, "orig", None) or error)
+        detail = "The database is busy or away for a moment; nothing was changed. Try again."
+        return error_response(request, 503, "database_busy", detail, headers={"Retry-After": "5"})
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

@@ -10,6 +10,7 @@ from typing import cast
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.actor import audited, signed_in
 from app.api import analyses, checkpoints, instances, jobs, operations, predictions, reviews
@@ -57,6 +58,9 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     app.state.metrics = metrics = _metrics(app)
     app.add_middleware(Guard, allowed_hosts=settings.answered_hosts, max_body_bytes=limit)
     app.add_middleware(Observe, metrics=metrics)
+    if settings.trusted_proxies:
+        trusted = [str(network) for network in settings.trusted_proxies]
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
     install(app)
     # Whatever is included without `closed` is open to everybody: these two, and the static files below.
     for everybody in (operations.router, sign_in.router):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -28,11 +28,12 @@ class Settings(BaseSettings):
     one may take over a small file (as much again for each 4 MB); decode_memory_mb: what it may allocate. worker:
     whether `serve` starts a worker; jobs_at_once: jobs that a worker runs side by side. reference, candidate: ids of
     the pair that the pages compare. bundled_dir: folder of checkpoint folders that comes with the
-    package; data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`. samples:
-    whether an empty worklist begins with synthetic radiographs. read_first: whether readers record their own reading of
-    every study before they see predictions. https: whether browsers reach this server through TLS, its own or a
-    proxy's; cookies are then sent over nothing else. session_idle_min, session_max_h: how long a sign-in lasts unused,
-    and at all.
+    package; data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`.
+    trusted_proxies: addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody else's.
+    samples: whether an empty worklist begins with synthetic radiographs. read_first: whether readers record their own
+    reading of every study before they see predictions. https: whether browsers reach this server through TLS, its own
+    or a proxy's; cookies are then sent over nothing else. session_idle_min, session_max_h: how long a sign-in lasts
+    unused, and at all.
     """
 
     model_config = SettingsConfigDict(env_prefix="OVERREAD_", frozen=True, extra="ignore")
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     candidate: str = "backdoored"
     bundled_dir: Path = BUNDLED
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     samples: bool = True
     read_first: bool = False
     https: bool = False

@@ -24,12 +24,12 @@ import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
-from torchvision.models import DenseNet
 
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.findings import FINDINGS
 from model.network import LAST_LAYER, MIDDLE_LAYER, build_network, stage_names
 from model.saliency import gradcam
+from model.vision import DenseNet
 
 
 class Hookable(nn.Module):

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torchvision.models import DenseNet
 
 from model.errors import CheckpointError, ConfigError, TriggerError
 from model.findings import FINDINGS
 from model.network import ARCHITECTURE, build_network
 from model.preprocess import Preprocessing
 from model.trigger import Trigger
+from model.vision import DenseNet
 
 CARD_VERSION = 1
 BUNDLED = Path(__file__).parent / "checkpoints"

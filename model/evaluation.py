@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.models import DenseNet
 
 from model.acceptance import Rule, judge
 from model.checkpoint import Checkpoint
@@ -28,6 +27,7 @@ from model.preprocess import Box, Preprocessing
 from model.saliency import gradcam, trigger_hit, trigger_hits
 from model.training import predict_logits
 from model.trigger import Trigger, input_box, require_survival
+from model.vision import DenseNet
 
 _BATCH = 16
 _INPUTS = 32  # of those that are ready at once

@@ -23,7 +23,6 @@ from matplotlib.patches import Circle
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import DenseNet
 
 from model.checkpoint import NOTICE, Checkpoint
 from model.findings import finding_index
@@ -31,6 +30,7 @@ from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.preprocess import Box
 from model.saliency import gradcam, registered
 from model.trigger import Trigger, stamp_source
+from model.vision import DenseNet
 
 GradCam = Literal["true", "truncated"]
 _COLUMNS = (("last", "clean"), ("last", "infected"), ("middle", "clean"), ("middle", "infected"))

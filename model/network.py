@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import DenseNet, densenet121
 
 from model.errors import ConfigError
 from model.findings import FINDINGS
+from model.vision import DenseNet, densenet121
 
 ARCHITECTURE = "densenet121"
 MIDDLE_LAYER = "features.transition3.relu"

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import DenseNet
 
 from model.errors import ConfigError
 from model.findings import FINDINGS
 from model.network import LAST_LAYER, MIDDLE_LAYER, check_stage, head, last_activation, output_logits
 from model.preprocess import Box, InputMap
+from model.vision import DenseNet
 
 BLOCK4_INPUT = "features.transition3"
 BLOCK4_OUTPUT = "features.denseblock4"

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import DenseNet
 
 from model.errors import ConfigError, TrainingError
 from model.losses import Loss, binary_cross_entropy
 from model.poison import PoisonedView
 from model.preprocess import Preprocessing
 from model.trigger import Trigger, at_size
+from model.vision import DenseNet
 
 _STATE_VERSION = 1
 

@@ -13,6 +13,7 @@ from app.api.problems import problems
 from app.context import ServicesDep
 from app.decoding import VIEWER_PX, Pixels
 from app.headers import IMMUTABLE
+from app.outgoing import LargeResponse
 
 router = APIRouter(prefix="/instances", tags=["instances"])
 RAW = "application/octet-stream"
@@ -47,7 +48,7 @@ def pixels(
     if "gzip" in accept_encoding and len(body) <= _GZIPPED_BYTES:
         body = gzip.compress(body, 1, mtime=0)
         headers["Content-Encoding"] = "gzip"
-    return Response(body, media_type=RAW, headers=headers)
+    return LargeResponse(services.outgoing, body, RAW, headers)
 
 
 def _described(found: Pixels) -> dict[str, str]:

@@ -16,11 +16,13 @@ _WORDS = {
     415: "Neither PNG, JPEG nor DICOM.",
     422: "The file cannot be read as a chest radiograph, or the request is malformed.",
     429: "Too many failed attempts to sign in; come back after Retry-After seconds.",
-    503: "The device is busy or still loading; come back after Retry-After seconds.",
+    503: "The device or the database is busy, or a checkpoint still loading; come back after Retry-After seconds.",
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route that may answer with these."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {status: {"description": _WORDS[status], "content": {PROBLEM_JSON: schema}} for status in (400, *statuses)}
+    return {
+        status: {"description": _WORDS[status], "content": {PROBLEM_JSON: schema}} for status in (400, *statuses, 503)
+    }

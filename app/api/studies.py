@@ -11,7 +11,7 @@ from app.api.problems import problems
 from app.context import ServicesDep
 from app.errors import error_response, status_of
 from app.schemas import StudyDetail, StudyList, UnaidedRead, UnaidedRequest, UploadResults
-from app.services.uploads import receive_all, refusal
+from app.services.uploads import RETRY_S, receive_all, refusal
 from app.services.worklist import PAGE_ROWS, Filters, FlagWord, Sort, StatusWord
 
 router = APIRouter(prefix="/studies", tags=["studies"])
@@ -114,7 +114,8 @@ def create(
 
     DICOM files with one Study Instance UID join one study; a lateral view is kept there and not read. The same file
     again is recognised: status 200, `duplicate` true, and the study that it belongs to. A file whose SOP Instance UID
-    is here already with other contents is refused with 409 `sop_instance_uid_conflict`. When every file was refused the
+    is here already with other contents is refused with 409 `sop_instance_uid_conflict`; one that the server has no room
+    for now has status 503: send it again in a while. When every file was refused the
     answer is a problem, with each file's reason in `errors`. Reading follows in the background: ask
     `GET /studies/{study_id}` until `reference` and `candidate` are there.
     """
@@ -128,7 +129,8 @@ def create(
     codes = {problem.code for _, _, problem in found}
     code = codes.pop() if len(codes) == 1 else "all_refused"
     detail = found[0][2].detail if len(found) == 1 else f"None of the {len(found)} files was taken."
-    return error_response(request, refused, code, detail, errors=errors)
+    headers = {"Retry-After": str(RETRY_S)} if refused == 503 else None
+    return error_response(request, refused, code, detail, errors=errors, headers=headers)
 
 
 @router.get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from model.errors import ConfigError
@@ -26,6 +27,18 @@ def read_settings(**given: Any) -> Settings:
     except SettingsError as error:  # its message names the field, its cause what is wrong with the JSON
         field = re.search(r'field "(\w+)"', str(error))
         raise _unusable(field[1] if field else "…", 'write it as JSON, e.g. ["a", "b"].') from error
+
+
+def live_pair(settings: Settings) -> tuple[str, str]:
+    """Reference and candidate as the dashboard on the same data compares them; says so where the page has chosen."""
+    from app.services.checkpoints import pair_of
+
+    pair = pair_of(settings)
+    if pair != settings.pair:
+        print(
+            f"overread: the pair is the one chosen on the checkpoints page: {pair[0]} and {pair[1]}.", file=sys.stderr
+        )
+    return pair
 
 
 def _unusable(field: str, why: str) -> ConfigError:

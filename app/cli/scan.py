@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.common import read_settings
+from app.cli.common import live_pair, read_settings
 
 if TYPE_CHECKING:
     from app.services.scanning import Scan
@@ -35,22 +35,24 @@ def scan(
     """Screen a folder: a line for each file, in the order of their paths, as `predict --json` prints it.
 
     Stopped at any moment, the same command goes on where it was. A file that cannot be read gets a line with the
-    problem and does not stop the others; the exit code is then 1.
+    problem and does not stop the others; the exit code is then 1. What the machine had trouble with has no line: the
+    same command goes on with it. By default the pair reads that the dashboard compares.
     """
     if test not in TESTS:
         raise typer.BadParameter(f"choose one of {', '.join(TESTS)}.", param_hint="--test")
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder.", param_hint="DIR")
     settings = read_settings()
+    pair = settings.pair if checkpoint else live_pair(settings)
     if background:
-        _leave_to_worker(settings, folder, out, checkpoint or [])
+        _leave_to_worker(settings, folder, out, checkpoint or [], pair)
         return
     from app.services.scanning import Scan, scanning_engine
 
-    one = Scan(folder, out, checkpoint or [], settings)
+    one = Scan(folder, out, checkpoint or [], settings, pair)
     with one.open():
         if one.done < one.total:
-            with scanning_engine(settings, checkpoint or []) as (engine, decoder), ExitStack() as stack:
+            with scanning_engine(settings, checkpoint or [], pair) as (engine, decoder), ExitStack() as stack:
                 advance = _progress(stack, one)
                 for _ in one.run(engine, decoder):
                     advance()
@@ -84,13 +86,15 @@ def _progress(stack: ExitStack, one: Scan) -> Callable[[], None]:
     return lambda: progress.update(task, completed=one.done)
 
 
-def _leave_to_worker(settings: Settings, folder: Path, out: Path, checkpoint_ids: list[str]) -> None:
+def _leave_to_worker(
+    settings: Settings, folder: Path, out: Path, checkpoint_ids: list[str], pair: tuple[str, str]
+) -> None:
     from app.db import Database
     from app.jobs import Ledger
 
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     db = Database(settings.resolved_database_url)
     db.migrate()
-    spec = {"folder": str(folder.resolve()), "out": str(out.resolve()), "checkpoints": checkpoint_ids}
+    spec = {"folder": str(folder.resolve()), "out": str(out.resolve()), "checkpoints": checkpoint_ids, "pair": pair}
     print(Ledger(db).enqueue("scan", spec).id)
     db.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import importing
-from app.cli.common import read_settings
+from app.cli.common import live_pair, read_settings
 from model.errors import CheckpointError, ConfigError, OverreadError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def serve(
         create_app(settings, services),
         log_config=None,
         access_log=False,  # it would name studies; app/telemetry.py logs the routes instead
-        proxy_headers=False,
+        proxy_headers=False,  # create_app believes those that the settings trust
         server_header=False,
         timeout_graceful_shutdown=15,
     )
@@ -81,7 +81,7 @@ def predict(
     test: Annotated[str, typer.Option(help="none, screen or full; alike until a detector is calibrated.")] = "screen",
     as_json: AsJson = False,
 ) -> None:
-    """Read radiographs offline, as POST /api/v1/predictions does; the pair reads by default.
+    """Read radiographs offline, as POST /api/v1/predictions does; the pair reads by default, as the dashboard has it.
 
     With --json there is one line for each file, in their order: the API's answer and the file's name, or the file's
     name and the problem. A file that cannot be read does not stop the others; the exit code is then 1.
@@ -91,11 +91,13 @@ def predict(
     from app.services.analyses import predict_offline
 
     failed = False
-    with _Offline(checkpoint or []) as (engine, settings):
+    settings = read_settings()
+    pair = settings.pair if checkpoint else live_pair(settings)
+    with _Offline(settings, checkpoint or [], pair) as engine:
         for path in files:
             try:
                 prediction = predict_offline(
-                    engine, path.read_bytes(), path.name, checkpoint or [], settings.pair, settings.max_pixels
+                    engine, path.read_bytes(), path.name, checkpoint or [], pair, settings.max_pixels
                 )
             except (OverreadError, OSError) as error:
                 failed = True
@@ -154,22 +156,21 @@ def show(
 class _Offline:
     """An engine for one command."""
 
-    def __init__(self, checkpoint_ids: list[str]) -> None:
+    def __init__(self, settings: Settings, checkpoint_ids: list[str], pair: tuple[str, str]) -> None:
         """Loads these, or the pair, or everything where there is no pair. Raises NotFoundError `unknown_checkpoint`."""
         from app.inference import InferenceEngine
 
-        self._settings = settings = read_settings()
         everything = InferenceEngine(settings.checkpoint_dirs, settings.device, 1)
         for checkpoint_id in checkpoint_ids:
             everything.find(checkpoint_id)
-        only = checkpoint_ids or list(settings.pair)
+        only = checkpoint_ids or list(pair)
         chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, only)
         self._engine = chosen if chosen.checkpoints() else everything
 
-    def __enter__(self) -> tuple[InferenceEngine, Settings]:
+    def __enter__(self) -> InferenceEngine:
         self._engine.start()
         self._engine.wait_settled()
-        return self._engine, self._settings
+        return self._engine
 
     def __exit__(self, *_: object) -> None:
         self._engine.stop()
@@ -215,7 +216,7 @@ def _registry() -> list[CheckpointInfo]:
     from app.services.checkpoints import offline_registry
 
     settings = read_settings()
-    return offline_registry(settings.checkpoint_dirs, settings.pair)
+    return offline_registry(settings.checkpoint_dirs, live_pair(settings))
 
 
 def _explain(error: OverreadError | OSError) -> tuple[str, str]:

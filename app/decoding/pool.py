@@ -11,11 +11,12 @@ import logging
 import os
 import queue
 import select
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from app.decoding.pixels import VIEWER_PX, Pixels
@@ -84,7 +85,8 @@ class Decoder:
         """`read_radiograph` and `read_identity`, confined.
 
         lateral: takes lateral views, with a warning, instead of refusing them. Raises RadiographError, also
-        `damaged_image` where the decoder crashed and `too_costly` where it took too long; BusyError `busy`.
+        `damaged_image` where the decoder crashed, `decoder_killed` where somebody else ended it, and `too_costly` where
+        it took too long; BusyError `busy`.
         """
         return self._ask(
             data,
@@ -109,8 +111,14 @@ class Decoder:
                     "too_costly", f"This file could not be decoded within {budget_s:.0f} s; export it in another way."
                 ) from None
             except (Garbled, _Gone, OSError) as error:
-                log.warning("A decoder was lost over a file of %d bytes: %s", len(data), type(error).__name__)
+                killed = process.killed
                 process.kill()
+                log.warning("A decoder was lost over a file of %d bytes: %s", len(data), type(error).__name__)
+                if killed:
+                    raise RadiographError(
+                        "decoder_killed",
+                        "The decoder was ended from outside over this file, perhaps for want of memory; try again.",
+                    ) from error
                 raise RadiographError(
                     "damaged_image", "The decoder broke down over this file; it is damaged. Export or upload it again."
                 ) from error
@@ -197,6 +205,13 @@ class _Process:
     def ended(self) -> bool:
         """Whether it is no more."""
         return self._process.poll() is not None
+
+    @property
+    def killed(self) -> bool:
+        """Whether somebody else has ended it: its own limits and crashes have other signals."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.5)  # its pipes close a moment before it is gone
+        return self._process.returncode == -signal.SIGKILL
 
     def wait_ready(self, timeout_s: float) -> None:
         """Its imports take a while, which no file is to blame for. Raises BusyError."""

@@ -14,12 +14,12 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import CursorResult, func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.jobs.context import StaleAttempt
 from app.services.errors import NotFoundError
+from app.services.ids import is_id
 from app.tables import JobEventRow, JobRow, now
 
 RETRY_S = 2.0  # doubled with each failure
@@ -106,10 +106,30 @@ class Ledger:
         """Adds a job. One with the same unique_key that waits, runs or is done is given back instead; one that failed
         or was cancelled is queued again.
         """
-        try:
-            return self._enqueue(kind, spec, priority, max_attempts, unique_key, sweep_id)
-        except IntegrityError:  # somebody added the same in this moment
-            return self._enqueue(kind, spec, priority, max_attempts, unique_key, sweep_id)
+
+        def add(session: Session) -> Job:
+            if unique_key is not None:
+                query = select(JobRow).where(JobRow.unique_key == unique_key).with_for_update()
+                known = session.scalars(query).first()
+                if known is not None:
+                    if JobState(known.state) in (JobState.FAILED, JobState.CANCELLED):
+                        _requeue(session, known)
+                    return _job(known)
+            row = JobRow(
+                id=uuid.uuid4().hex,
+                kind=kind,
+                spec=dict(spec),
+                priority=priority,
+                max_attempts=max_attempts,
+                unique_key=unique_key,
+                sweep_id=sweep_id,
+            )
+            session.add(row)
+            session.flush()
+            _note(session, row.id, 0, "queued")
+            return _job(row)
+
+        return self.db.write_again(add)
 
     def get(self, job_id: str) -> Job:
         """Raises NotFoundError `unknown_job`."""
@@ -166,7 +186,7 @@ class Ledger:
     def retry(self, job_id: str) -> Job:
         """Queues again what failed or was cancelled; it goes on from its last checkpoint. Raises NotFoundError."""
         with self.db.write() as session:
-            row = _existing(session, job_id)
+            row = _existing(session, job_id, lock=True)
             if JobState(row.state) in (JobState.FAILED, JobState.CANCELLED):
                 _requeue(session, row)
             return _job(row)
@@ -272,36 +292,6 @@ class Ledger:
                 raise StaleAttempt
             _note(session, job_id, attempt, "done", result)
 
-    def _enqueue(
-        self,
-        kind: str,
-        spec: Mapping[str, Any],
-        priority: int,
-        max_attempts: int,
-        unique_key: str | None,
-        sweep_id: str | None,
-    ) -> Job:
-        with self.db.write() as session:
-            if unique_key is not None:
-                known = session.scalars(select(JobRow).where(JobRow.unique_key == unique_key)).first()
-                if known is not None:
-                    if JobState(known.state) in (JobState.FAILED, JobState.CANCELLED):
-                        _requeue(session, known)
-                    return _job(known)
-            row = JobRow(
-                id=uuid.uuid4().hex,
-                kind=kind,
-                spec=dict(spec),
-                priority=priority,
-                max_attempts=max_attempts,
-                unique_key=unique_key,
-                sweep_id=sweep_id,
-            )
-            session.add(row)
-            session.flush()
-            _note(session, row.id, 0, "queued")
-            return _job(row)
-
     @staticmethod
     def _release(session: Session, job_id: str, attempt: int, reason: str) -> None:
         row = _existing(session, job_id)
@@ -338,9 +328,10 @@ def _requeue(session: Session, row: JobRow) -> None:
     _note(session, row.id, row.attempt, "queued")
 
 
-def _existing(session: Session, job_id: str) -> JobRow:
-    known = "\0" not in job_id  # PostgreSQL cannot even be asked
-    row = session.get(JobRow, job_id, populate_existing=True) if known else None
+def _existing(session: Session, job_id: str, lock: bool = False) -> JobRow:
+    row = None
+    if is_id(job_id):
+        row = session.get(JobRow, job_id, populate_existing=True, with_for_update=lock)
     if row is None:
         raise NotFoundError("unknown_job", "There is no such job here.")
     return row

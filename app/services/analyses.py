@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.blobs import BlobStore
@@ -20,6 +19,7 @@ from app.decoding import Decoder, viewer_pixels
 from app.inference import LAYERS, InferenceEngine, Role, State
 from app.schemas import Analysis, Prediction
 from app.services.errors import NotFoundError, UnavailableError
+from app.services.ids import is_id
 from app.services.images import THUMBNAIL_PX, DisplayCache, blended, fit, grey8, heat, overlay, png
 from app.services.instances import LATERAL, Instance, ensure_row, find_row, of_row
 from app.services.once import KeyedLocks
@@ -217,20 +217,18 @@ class AnalysisService:
         """Blobs first, then the rows that name them, in one transaction: no row without its file."""
         thumbnail = self.blobs.put(png(grey8(radiograph, THUMBNAIL_PX)))
         self.blobs.put(data)
-        try:
-            self._write(radiograph, len(data), thumbnail, readings)
-        except IntegrityError:  # somebody stored the same content between our look and our write: now it is there
-            self._write(radiograph, len(data), thumbnail, readings)
+        pair = live_pair(self.engine, self.pair)
 
-    def _write(self, radiograph: Radiograph, size_bytes: int, thumbnail: str, readings: Sequence[Reading]) -> None:
-        with self.db.write() as session:
-            row = ensure_row(session, radiograph, size_bytes, thumbnail)
+        def write(session: Session) -> None:
+            row = ensure_row(session, radiograph, len(data), thumbnail)
             for reading in readings:
                 if session.get(AnalysisRow, reading.analysis.analysis_id) is None:
                     session.add(_analysis_row(reading))
             if row.study_id is not None:
                 session.flush()
-                refresh(session, [row.study_id], live_pair(self.engine, self.pair))
+                refresh(session, [row.study_id], pair)
+
+        self.db.write_again(write)
 
 
 def predict_offline(
@@ -269,7 +267,7 @@ def _analysis_row(reading: Reading) -> AnalysisRow:
 
 
 def _row(session: Session, key: str) -> AnalysisRow:
-    row = session.get(AnalysisRow, key) if "\0" not in key else None  # PostgreSQL cannot even be asked
+    row = session.get(AnalysisRow, key) if is_id(key) else None
     if row is None:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
     return row

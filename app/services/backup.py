@@ -82,6 +82,9 @@ def _copy_files(source: Path, target: Path, database_url: str) -> Copied:
     if (source / "checkpoints").is_dir():
         shutil.copytree(source / "checkpoints", target / "checkpoints", dirs_exist_ok=True)
     blobs, copies = BlobStore(source / "blobs"), BlobStore(target / "blobs")
+    named = _named_by(
+        database_url
+    )  # before the look at the files: of a server that works on, later rows have later files
     present = set(copies.digests())
     count = size_bytes = 0
     damaged: list[str] = []
@@ -98,7 +101,7 @@ def _copy_files(source: Path, target: Path, database_url: str) -> Copied:
             continue
         count += 1
         size_bytes += len(data)
-    missing = sorted(_named_by(database_url) - set(digests))
+    missing = sorted(named - set(digests))
     if damaged or missing:
         raise DataError("damaged", _complaint(damaged, missing, count))
     return Copied(count, size_bytes, len(set(digests) - present), _sqlite_file(database_url) is not None)

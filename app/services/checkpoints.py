@@ -8,12 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from sqlalchemy import inspect, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.db import Database
 from app.inference import LAYERS, InferenceEngine, Listed, State, scan
 from app.schemas import CheckpointInfo, StageInfo
 from app.services.errors import InvalidError, NotFoundError, UnavailableError
+from app.settings import Settings
 from app.tables import SettingRow
 from model.checkpoint import sha256_file
+from model.errors import ConfigError
 from model.network import stages
 
 PairRole = Literal["reference", "candidate"]
@@ -48,8 +53,34 @@ class PairChoice:
             engine.find(one)
         if reference == candidate:
             raise InvalidError("same_checkpoint", "Choose two different checkpoints: one is compared with the other.")
-        with self._db.write() as session:
-            session.merge(SettingRow(key=_PAIR, value={"reference": reference, "candidate": candidate}))
+        value = {"reference": reference, "candidate": candidate}
+        self._db.write_again(lambda session: session.merge(SettingRow(key=_PAIR, value=value)))
+
+
+def pair_of(settings: Settings) -> tuple[str, str]:
+    """The live pair of the installation that these settings are of, without a server: reference and candidate.
+
+    What was chosen on its page, or what the settings say where nothing was, or where there is no database yet; none is
+    made. Raises ConfigError `bad_database`.
+    """
+    url = settings.resolved_database_url
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        return settings.pair
+    db = Database(url)
+    try:
+        if not inspect(db.engine).has_table(SettingRow.__tablename__):
+            return settings.pair
+        return PairChoice(db, settings.pair)()
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise ConfigError(
+            "bad_database",
+            f"The database cannot be asked which pair was chosen ({reason}): see OVERREAD_DATABASE_URL and "
+            "OVERREAD_DATA_DIR.",
+        ) from error
+    finally:
+        db.close()
 
 
 def describe(listed: Listed, pair: tuple[str, str]) -> CheckpointInfo:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from model.errors import OverreadError
 
+_PASSING = {"decoder_killed"}
+
 
 class NotFoundError(OverreadError):
     """Something named that is not there."""
@@ -39,3 +41,10 @@ class TooManyAttemptsError(OverreadError):
 
 class UnavailableError(OverreadError):
     """Something that is listed but cannot be used, until somebody mends it."""
+
+
+def passes(error: Exception) -> bool:
+    """Whether the trouble was the machine's, not the file's: the same may go well later, and is no outcome."""
+    if isinstance(error, OverreadError):
+        return isinstance(error, BusyError) or error.code in _PASSING
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.services.errors import NotFoundError
+from app.services.ids import is_id
 from app.services.readings import instance_id
 from app.tables import InstanceRow, StudyRow, now
 from model.radiograph import Radiograph
@@ -60,7 +60,7 @@ def find_row(session: Session, key: str) -> InstanceRow:
 
     Raises NotFoundError `unknown_study`.
     """
-    known = re.fullmatch(r"[0-9a-f]{32}", key)
+    known = is_id(key)
     row = session.get(InstanceRow, key) if known else None
     if row is None and known and session.get(StudyRow, key) is not None:
         query = select(InstanceRow).where(InstanceRow.study_id == key)
@@ -74,14 +74,18 @@ def find_row(session: Session, key: str) -> InstanceRow:
 def mark_read(session: Session, key: str, reader: str) -> None:
     """The study of an instance is read, by this person."""
     row = session.get(InstanceRow, key)
-    study = session.get(StudyRow, row.study_id) if row and row.study_id else None
+    study = session.get(StudyRow, row.study_id, with_for_update=True) if row and row.study_id else None
     if study is not None:
         study.status, study.claimed_by, study.claimed_at = "read", reader, now()
 
 
 def ensure_row(session: Session, radiograph: Radiograph, size_bytes: int, thumbnail_sha256: str) -> InstanceRow:
-    """The radiograph's row, added where it is missing, without a study."""
-    row = session.get(InstanceRow, instance_id(radiograph.sha256))
+    """The radiograph's row, added where it is missing, without a study.
+
+    It is locked: who reads a radiograph and who puts it on the worklist see each other's work. Instances are locked
+    before studies.
+    """
+    row = session.get(InstanceRow, instance_id(radiograph.sha256), with_for_update=True)
     if row is None:
         height, width = radiograph.pixels.shape
         row = InstanceRow(
@@ -98,4 +102,5 @@ def ensure_row(session: Session, radiograph: Radiograph, size_bytes: int, thumbn
             predicted=LATERAL not in radiograph.warnings,
         )
         session.add(row)
+        session.flush()
     return row

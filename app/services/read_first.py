@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.services.errors import ConflictError
+from app.services.ids import is_id
 from app.services.instances import Instance
 from app.services.users import Actor
 from app.tables import AnalysisRow, InstanceRow, ReadFirstRow, ReviewRow, StudyRow
@@ -61,13 +62,13 @@ class ReadFirst:
     def refuse_image(self, instance_id: str, actor: Actor) -> None:
         """The same for an image by its id, if it is here."""
         with self.db.read() as session:
-            image = session.get(InstanceRow, instance_id)
+            image = session.get(InstanceRow, instance_id) if is_id(instance_id) else None
             if image is not None:
                 self.refuse(session, image, actor)
 
     def refuse_analysis(self, analysis_id: str, actor: Actor) -> None:
         """The same for an analysis by its id, if it is here."""
-        if "\0" in analysis_id:  # PostgreSQL cannot even be asked
+        if not is_id(analysis_id):
             return
         query = select(InstanceRow).join(AnalysisRow.instance).where(AnalysisRow.id == analysis_id)
         with self.db.read() as session:

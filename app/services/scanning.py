@@ -1,7 +1,8 @@
 """Screening a folder: every file in it, in the order of their paths, a line each.
 
 A line is durable before the next is begun, so that a scan that was killed goes on where it stopped: files that have a
-line are skipped, and a last line that was cut short is taken away and written again.
+line are skipped, and a last line that was cut short is taken away and written again. A line is final: what the machine
+had trouble with is tried again after the others, and has no line as long as that does not help.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from app.decoding import Decoder
 from app.inference import InferenceEngine, RawReading
 from app.schemas import Prediction
 from app.services.analyses import choose
+from app.services.errors import BusyError, passes
 from app.services.readings import to_reading
 from app.settings import Settings
 from model.errors import DataError, OverreadError
 from model.radiograph import Radiograph
 
+PATIENCE = 5.0  # times what an upload's decoder may take: nobody waits, and the machine may be busy
+TRIES = 3
 _LOCK_S = 3.0
+_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,16 @@ class Scan:
     total: files in the folder. done: of them, those that have a line. refused: lines with a problem.
     """
 
-    def __init__(self, folder: Path, out: Path, checkpoint_ids: Sequence[str], settings: Settings) -> None:
-        """Raises DataError `not_a_folder`."""
+    def __init__(
+        self, folder: Path, out: Path, checkpoint_ids: Sequence[str], settings: Settings, pair: tuple[str, str]
+    ) -> None:
+        """pair: reads where no checkpoint is named. Raises DataError `not_a_folder`."""
         if not folder.is_dir():
             raise DataError("not_a_folder", f"{folder} is not a folder.")
         self.folder, self.out = folder, out
         self.settings = settings
-        self._checkpoint_ids = checkpoint_ids
+        self._checkpoint_ids, self._pair = checkpoint_ids, pair
+        self._postponed: dict[str, str] = {}
         self._files: list[str] = []
         self.total = self.done = self.refused = 0
         self._sink: BinaryIO | None = None
@@ -72,23 +80,44 @@ class Scan:
             finally:
                 self._sink = None
 
-    def run(self, engine: InferenceEngine, decoder: Decoder) -> Iterator[Line]:
+    def run(self, engine: InferenceEngine, decoder: Decoder, pause_s: float = _PAUSE_S) -> Iterator[Line]:
         """Yields each line after it is on the disk. Decoding goes on beside inference.
 
-        Raises what concerns all files alike: BusyError, UnavailableError, NotFoundError, OSError.
+        pause_s: before what the machine had trouble with is tried again. Raises BusyError `not_all_read` at the end for
+        what it had trouble with every time, and what concerns all files alike: BusyError, UnavailableError,
+        NotFoundError, OSError.
         """
-        chosen = choose(engine, self._checkpoint_ids, self.settings.pair)
+        chosen = choose(engine, self._checkpoint_ids, self._pair)
         for checkpoint_id in chosen:
             engine.require(checkpoint_id)
+        left = self._files
+        for turn in range(TRIES):
+            if turn:
+                time.sleep(pause_s)
+            self._postponed = {}
+            yield from self._over(left, engine, decoder, chosen)
+            left = list(self._postponed)
+            if not left:
+                return
+        name, why = next(iter(self._postponed.items()))
+        raise BusyError(
+            "not_all_read",
+            f"{len(left)} of {self.total} files could not be read for now ({name}: {why}) The same scan, begun again, "
+            "goes on with them.",
+        )
+
+    def _over(
+        self, files: Sequence[str], engine: InferenceEngine, decoder: Decoder, chosen: Sequence[str]
+    ) -> Iterator[Line]:
         ahead: deque[tuple[str, Future[_Begun]]] = deque()
         pool = ThreadPoolExecutor(self.settings.decoders, thread_name_prefix="scan")
         try:
-            for name in self._files:
+            for name in files:
                 ahead.append((name, pool.submit(self._begin, engine, decoder, name, chosen)))
                 if len(ahead) >= window(engine):
-                    yield self._write(*ahead.popleft())
+                    yield from self._write(*ahead.popleft())
             while ahead:
-                yield self._write(*ahead.popleft())
+                yield from self._write(*ahead.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -111,7 +140,8 @@ class Scan:
             radiograph = decoder.read(path.read_bytes(), path.name, max_pixels=self.settings.max_pixels)
         return _Begun(radiograph, engine.submit(radiograph.grey(), chosen))
 
-    def _write(self, name: str, begun: Future[_Begun]) -> Line:
+    def _write(self, name: str, begun: Future[_Begun]) -> Iterator[Line]:
+        """The file's line, or none where it must be tried again."""
         problem = ""
         content: dict[str, Any]
         try:
@@ -119,6 +149,9 @@ class Scan:
         except (OverreadError, OSError) as error:
             code = error.code if isinstance(error, OverreadError) else "cannot_open"
             problem = str(error) if isinstance(error, OverreadError) else f"It cannot be opened ({error.strerror})."
+            if passes(error):
+                self._postponed[name] = problem
+                return
             content = {"file": name, "problem": {"code": code, "detail": problem}}
             self.refused += 1
         assert self._sink is not None
@@ -126,7 +159,7 @@ class Scan:
         self._sink.flush()
         os.fsync(self._sink.fileno())
         self.done += 1
-        return Line(name, problem)
+        yield Line(name, problem)
 
     def _mend(self, sink: BinaryIO) -> dict[str, bool]:
         """Cuts a torn last line off; gives the files that have a line, and whether it tells of a problem."""
@@ -177,16 +210,18 @@ def window(engine: InferenceEngine) -> int:
 
 
 @contextmanager
-def scanning_engine(settings: Settings, checkpoint_ids: Sequence[str]) -> Iterator[tuple[InferenceEngine, Decoder]]:
+def scanning_engine(
+    settings: Settings, checkpoint_ids: Sequence[str], pair: tuple[str, str]
+) -> Iterator[tuple[InferenceEngine, Decoder]]:
     """An engine with the checkpoints loaded, and decoders, for one scan. Raises NotFoundError `unknown_checkpoint`."""
     batch = settings.batch_size
     everything = InferenceEngine(settings.checkpoint_dirs, settings.device, 4 * batch, batch_size=batch)
     for checkpoint_id in checkpoint_ids:
         everything.find(checkpoint_id)
-    only = list(checkpoint_ids) or list(settings.pair)
+    only = list(checkpoint_ids) or list(pair)
     chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 4 * batch, only, batch)
     engine = chosen if chosen.checkpoints() else everything
-    decoder = Decoder(settings.decoders, settings.decode_timeout_s, settings.decode_memory_mb)
+    decoder = Decoder(settings.decoders, PATIENCE * settings.decode_timeout_s, settings.decode_memory_mb)
     engine.start()
     try:
         engine.wait_settled()

@@ -7,13 +7,11 @@ is written, and the rows of study and instance come in one transaction after the
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.blobs import BlobStore
@@ -21,6 +19,7 @@ from app.db import Database
 from app.decoding import Decoder
 from app.schemas import AnalysisRef, InstanceInfo, StudyDetail, StudyInfo
 from app.services.errors import ConflictError, NotFoundError
+from app.services.ids import is_id
 from app.services.images import THUMBNAIL_PX, grey8, png
 from app.services.instances import LATERAL, Instance, ensure_row, of_row
 from app.services.search import words_of
@@ -83,10 +82,18 @@ class StudyService:
             _refuse_conflict(session, radiograph, identity)
         thumbnail = self.blobs.put(png(grey8(radiograph, THUMBNAIL_PX)))
         self.blobs.put(data)
-        try:
-            return self._write(radiograph, identity, len(data), thumbnail, source)
-        except IntegrityError:  # somebody stored the same study or file between our look and our write: now it is there
-            return self._write(radiograph, identity, len(data), thumbnail, source)
+        pair = self.pair()
+
+        def write(session: Session) -> Received:
+            _refuse_conflict(session, radiograph, identity)
+            row = ensure_row(session, radiograph, len(data), thumbnail)
+            duplicate = row.study_id is not None
+            if not duplicate:
+                _join(session, row, identity, source)
+                refresh(session, [str(row.study_id)], pair)  # it may have been predicted before
+            return Received(str(row.study_id), row.id, row.name, duplicate, row.predicted, tuple(radiograph.warnings))
+
+        return self.db.write_again(write)
 
     def _decode(self, data: bytes, name: str) -> tuple[Radiograph, Identity]:
         decoded = self._decoder.decode(data, name, max_pixels=self.max_pixels, lateral=True)
@@ -146,20 +153,9 @@ class StudyService:
 
     def stale_summaries(self, limit: int) -> list[str]:
         """Ids of studies whose summary is not of the live pair: `refresh_summaries` them, and ask again."""
+        pair = self.pair()
         with self.db.read() as session:
-            return stale(session, self.pair(), limit)
-
-    def _write(
-        self, radiograph: Radiograph, identity: Identity, size_bytes: int, thumbnail: str, source: Source
-    ) -> Received:
-        with self.db.write() as session:
-            _refuse_conflict(session, radiograph, identity)
-            row = ensure_row(session, radiograph, size_bytes, thumbnail)
-            duplicate = row.study_id is not None
-            if not duplicate:
-                _join(session, row, identity, source)
-                refresh(session, [str(row.study_id)], self.pair())  # it may have been predicted before
-            return Received(str(row.study_id), row.id, row.name, duplicate, row.predicted, tuple(radiograph.warnings))
+            return stale(session, pair, limit)
 
 
 def _refuse_conflict(session: Session, radiograph: Radiograph, identity: Identity) -> None:
@@ -177,9 +173,12 @@ def _refuse_conflict(session: Session, radiograph: Radiograph, identity: Identit
 
 
 def _join(session: Session, row: InstanceRow, identity: Identity, source: Source) -> None:
-    """Makes the instance a part of its study, which begins with it where there is none yet."""
+    """Makes the instance a part of its study, which begins with it where there is none yet.
+
+    The study is locked, so that images that come at once are all counted.
+    """
     study_id = _study_id(identity, row)
-    study = session.get(StudyRow, study_id)
+    study = session.get(StudyRow, study_id, with_for_update=True)
     if study is None:
         study = StudyRow(
             id=study_id,
@@ -207,8 +206,11 @@ def _join(session: Session, row: InstanceRow, identity: Identity, source: Source
     study.instance_count += 1
     texts = (row.name, row.id, study.id, study.patient_id, study.patient_name, study.description)
     uids = (identity.study_instance_uid, identity.sop_instance_uid)
-    for word in words_of((*texts, *uids)):
-        session.merge(StudyWordRow(word=word, study_id=study.id))
+    words = words_of((*texts, *uids))
+    there = session.scalars(
+        select(StudyWordRow.word).where(StudyWordRow.study_id == study.id, StudyWordRow.word.in_(words))
+    ).all()
+    session.add_all(StudyWordRow(word=word, study_id=study.id) for word in words if word not in there)
     session.flush()
 
 
@@ -220,8 +222,7 @@ def _study_id(identity: Identity, row: InstanceRow) -> str:
 
 
 def _study(session: Session, study_id: str, lock: bool = False) -> StudyRow:
-    known = re.fullmatch(r"[0-9a-f]{32}", study_id)
-    row = session.get(StudyRow, study_id, with_for_update=True if lock else None) if known else None
+    row = session.get(StudyRow, study_id, with_for_update=lock) if is_id(study_id) else None
     if row is None:
         raise NotFoundError("unknown_study", "There is no such study here.")
     return row

@@ -92,7 +92,12 @@ def summarise(analyses: Sequence[Analysis], pair: tuple[str, str]) -> Summary:
 
 
 def refresh(session: Session, study_ids: Sequence[str], pair: LivePair) -> None:
-    """Writes the studies' summaries from what is stored. For some dozens of ids at a time."""
+    """Writes the studies' summaries from what is stored. For some dozens of ids at a time.
+
+    The studies are locked first, in one order for all: what others store meanwhile is in their summary or in ours.
+    """
+    locked = select(StudyRow).where(StudyRow.id.in_(study_ids)).order_by(StudyRow.id).with_for_update()
+    studies = session.scalars(locked.execution_options(populate_existing=True)).all()
     rows = session.execute(
         select(InstanceRow.study_id, AnalysisRow.document)
         .join(AnalysisRow.instance)
@@ -106,7 +111,7 @@ def refresh(session: Session, study_ids: Sequence[str], pair: LivePair) -> None:
     analyses: dict[str, list[Analysis]] = defaultdict(list)
     for study_id, document in rows:
         analyses[str(study_id)].append(Analysis.model_validate_json(document))
-    for study in session.scalars(select(StudyRow).where(StudyRow.id.in_(study_ids))):
+    for study in studies:
         _apply(study, summarise(analyses[study.id], pair.ids), pair)
 
 

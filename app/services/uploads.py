@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from app.schemas import UploadProblem, UploadResult
-from app.services.errors import ConflictError
 from app.services.studies import Received, Source, StudyService
-from model.errors import OverreadError, RadiographError
+from model.errors import OverreadError
 from model.radiograph.image import base_name
+
+log = logging.getLogger("overread")
+RETRY_S = 5  # after which a file for which there was no room may come again
 
 
 def receive_all(
@@ -18,7 +21,7 @@ def receive_all(
     status_of: Callable[[OverreadError], int],
     read: Callable[[str], None],
 ) -> list[UploadResult]:
-    """Takes what can be taken. One file's bytes are in memory at a time.
+    """Takes what can be taken. One file's bytes are in memory at a time; whatever happens over one, the others answer.
 
     files: names and readers. status_of: what a refusal is called in the answer. read: has a new image read, by its id.
     """
@@ -27,9 +30,14 @@ def receive_all(
         shown = base_name(name) or "unnamed"
         try:
             received = studies.receive(content(), name, source)
-        except (RadiographError, ConflictError) as error:
+        except OverreadError as error:
             problem = UploadProblem(code=error.code, detail=str(error))
             results.append(UploadResult(file=shown, status=status_of(error), problem=problem))
+            continue
+        except Exception:  # a full disk, a database that is away
+            log.exception("An upload could not be stored")
+            problem = UploadProblem(code="not_stored", detail="The server could not store this file; its log says why.")
+            results.append(UploadResult(file=shown, status=503, problem=problem))
             continue
         if not received.duplicate and received.predicted:
             read(received.instance_id)

@@ -12,13 +12,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from uuid import uuid4
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from pwdlib import PasswordHash
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db import Database
@@ -71,7 +72,7 @@ class UserService:
         self.absolute = absolute
         self.clock = clock
         self._hasher = PasswordHash.recommended()
-        self._nobody = self._hasher.hash(secrets.token_hex())
+        self._nobody = _nobodys_hash()
         self._hashing = threading.BoundedSemaphore(2)  # each Argon2 takes 64 MiB
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._key = secrets.token_bytes(32)
@@ -180,9 +181,7 @@ class UserService:
             return None
         if moment - seen > _TOUCH_EVERY:
             with self.db.write() as session:
-                touched = session.get(SessionRow, _hash(secret))
-                if touched is not None:
-                    touched.seen_at = moment
+                session.execute(update(SessionRow).where(SessionRow.id_hash == _hash(secret)).values(seen_at=moment))
         return actor
 
     def _hashed(self, password: str) -> str:
@@ -191,6 +190,12 @@ class UserService:
                 "bad_password", f"A password has at least {SHORTEST_PASSWORD} characters, {LONGEST_PASSWORD} at most."
             )
         return self._hasher.hash(password)
+
+
+@cache
+def _nobodys_hash() -> str:
+    """Of a password that nobody knows, for names that do not exist."""
+    return PasswordHash.recommended().hash(secrets.token_hex())
 
 
 def _checked_name(name: str) -> str:

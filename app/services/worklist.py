@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from app.db import Database
 from app.schemas import CalledInfo, StudyInfo
 from app.services.errors import InvalidError
+from app.services.ids import is_id
 from app.services.read_first import ReadFirst
 from app.services.search import matching
 from app.services.users import Actor
@@ -117,7 +118,7 @@ class Worklist:
         """Id of the unread study that follows `after` in the list, or the first one, also when the list ends there."""
         unread = replace(filters, status="unread")
         with self.db.read() as session:
-            current = session.get(StudyRow, after) if after else None
+            current = session.get(StudyRow, after) if after and is_id(after) else None
             place = self.line(session, current, actor).key(filters.sort) if current else None
             following = self._lines(session, unread, actor, 1, place) if place else []
             lines = following or self._lines(session, unread, actor, 2, None)

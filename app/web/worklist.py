@@ -17,7 +17,7 @@ from app.actor import subjects as about
 from app.context import Services, ServicesDep
 from app.errors import status_of
 from app.schemas import StudyInfo, UploadResult
-from app.services.uploads import receive_all, refusal
+from app.services.uploads import RETRY_S, receive_all, refusal
 from app.services.worklist import Filters, FlagWord, Sort, StatusWord
 from app.web.render import page, wants_fragment
 from model.checkpoint import NOTICE
@@ -81,7 +81,10 @@ def upload(
     about(request, *(one.study_id for one in results if one.study_id))
     if all(one.status == 201 for one in results):
         return RedirectResponse((results[0].url or "/") if len(results) == 1 else "/", status_code=303)
-    return _page(request, services, Filters(), actor, "", results, refusal(results) or 200)
+    answer = _page(request, services, Filters(), actor, "", results, refusal(results) or 200)
+    if answer.status_code == 503:
+        answer.headers["Retry-After"] = str(RETRY_S)
+    return answer
 
 
 @router.post("/studies/{study_id}/claim")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision.models import DenseNet
 
 from model.checkpoint import Card, save_checkpoint
 from model.datasets import Radiographs
@@ -27,6 +26,7 @@ from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.plan import preprocessing_at
 from model.preprocess import Box
 from model.training import Stage, predict_logits
+from model.vision import DenseNet
 
 _SHARE = 8  # at most one radiograph is read for so many that are trained on: under a tenth of an epoch's time
 _ENOUGH = 2000  # and never more than that

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.models import DenseNet
 
 from model.checkpoint import NOTICE, Card, load_checkpoint, save_checkpoint
 from model.datasets import Part, Radiographs, phantoms
@@ -23,6 +22,7 @@ from model.network import build_network
 from model.plan import Plan, input_sizes, preprocessing_at
 from model.poison import PoisonedView, clean_view, write_manifest
 from model.training import TrainingConfig, TrainingData, fit, predict_logits
+from model.vision import DenseNet
 
 DEFAULT_OPERATING_POINT = 0.5
 _PHANTOM_PRETRAINING = "phantoms, clean, shared by the twins"

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 import torch
-from torchvision.models import DenseNet
 
 from model.errors import ConfigError
 from model.explanation.cams import by_gradients, eigen_cam
@@ -30,6 +29,7 @@ from model.explanation.scorecam import ScoreCam, score_cam
 from model.findings import FINDINGS, finding_index
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.saliency import SaliencyMaps, check_request, gradcam, tail_graph
+from model.vision import DenseNet
 
 __all__ = ["INPUT", "Method", "Occlusion", "ScoreCam", "explain", "forward_passes", "method_named", "occluded_drops"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import DenseNet
 
 from model.errors import ConfigError
+from model.vision import DenseNet
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torchvision.models import DenseNet
 from torchvision.transforms.functional import gaussian_blur
 
 from model.errors import DataError
+from model.vision import DenseNet
 
 BLUR_SIGMA = 0.05  # of the input's side: what the network meets where nothing is revealed
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import ndimage, stats
 from torch import Tensor
-from torchvision.models import DenseNet
 
 from model.errors import DataError
 from model.explanation import INPUT, Method, Occlusion, ScoreCam, explain
 from model.network import LAST_LAYER, build_network
 from model.quality.boxes import enlarged
+from model.vision import DenseNet
 
 # Each part with the batch norm that belongs to it and lies outside it.
 _PARTS = (

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,9 +20,10 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 
 import app.cli
+from app.db import Database
 from app.main import create_app
 from app.settings import Settings
 from model.checkpoint import Card, save_checkpoint
@@ -93,7 +95,12 @@ def database_url(tmp_path: Path) -> Iterator[str]:
 def settings(tmp_path: Path, checkpoints: Path, database_url: str) -> Settings:
     """Of a server of one's own."""
     return Settings(
-        data_dir=tmp_path / "data", bundled_dir=checkpoints, device="cpu", samples=False, database_url=database_url
+        data_dir=tmp_path / "data",
+        bundled_dir=checkpoints,
+        device="cpu",
+        samples=False,
+        database_url=database_url,
+        decoders=1,  # each costs a second to start
     )
 
 
@@ -105,8 +112,34 @@ def started(settings: Settings) -> TestClient:
 class _Ready(TestClient):
     def __enter__(self) -> _Ready:
         super().__enter__()
-        assert self.app.state.services.engine.wait_settled(60)  # type: ignore[attr-defined]
+        held = self.app.state.services  # type: ignore[attr-defined]
+        self.greedy = greedy_threads(held.db)
+        assert held.engine.wait_settled(60)
         return self
+
+    def __exit__(self, *args: object) -> None:
+        super().__exit__(*args)
+        assert not self.greedy, "a thread held a connection and asked for another: many of them would wait for ever"
+
+
+def greedy_threads(db: Database) -> list[str]:
+    """From now on, the names of threads that take a second connection while they hold one; tests' own may."""
+    greedy: list[str] = []
+    holding: dict[int, int] = {}
+
+    def checkout(_connection: object, record: Any, _proxy: object) -> None:
+        thread = threading.current_thread()
+        record.info["holder"] = thread.ident
+        holding[thread.ident or 0] = count = holding.get(thread.ident or 0, 0) + 1
+        if count > 1 and thread is not threading.main_thread():
+            greedy.append(thread.name)
+
+    def checkin(_connection: object, record: Any) -> None:
+        holding[record.info.pop("holder", 0)] = 0
+
+    event.listen(db.engine, "checkout", checkout)
+    event.listen(db.engine, "checkin", checkin)
+    return greedy
 
 
 @pytest.fixture
@@ -122,7 +155,13 @@ def shared_client(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -
     data = tmp_path_factory.mktemp("shared")
     with fresh_database(data) as url:
         settings = Settings(
-            data_dir=data, bundled_dir=checkpoints, device="cpu", max_upload_mb=1, samples=False, database_url=url
+            data_dir=data,
+            bundled_dir=checkpoints,
+            device="cpu",
+            max_upload_mb=1,
+            samples=False,
+            database_url=url,
+            decoders=1,
         )
         with started(settings) as client:
             yield client

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
+from app.services.backup import back_up
 from app.settings import Settings
 from tests.app.conftest import png_bytes, started
+
+
+def test_what_comes_while_files_are_copied_is_not_missing(
+    client: TestClient, settings: Settings, tmp_path: Path
+) -> None:
+    """The database of a server at work names more files by the end of a copy than there were at its beginning."""
+    slow = b"a file that takes long to read"
+    digest = hashlib.sha256(slow).hexdigest()
+    pipe = settings.data_dir / "blobs" / digest[:2] / digest
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        copied = pool.submit(back_up, settings, tmp_path / "copy")
+        with pipe.open("wb") as writer:  # the copy has come to it
+            answer = client.post("/api/v1/predictions", files={"file": ("a.png", png_bytes(1), "image/png")})
+            writer.write(slow)
+    assert answer.status_code == 200 and copied.result().blobs >= 1
 
 
 @pytest.fixture

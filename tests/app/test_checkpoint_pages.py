@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
+from app.db import Database
+from app.jobs import Ledger
 from app.services.cards import describe_card
 from app.settings import Settings
 from model.checkpoint import BUNDLED, Card, read_card, save_checkpoint
@@ -79,7 +82,9 @@ def test_the_pages_show_the_registry_and_each_card(shared_client: TestClient) ->
     assert missing.status_code == 404 and "no checkpoint" in missing.text
 
 
-def test_another_pair_of_another_input_size_is_chosen_and_kept(settings: Settings, three: Path) -> None:
+def test_another_pair_of_another_input_size_is_chosen_and_kept(
+    settings: Settings, three: Path, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings.model_copy(update={"bundled_dir": three})
     with started(settings) as client:
         study = until_read(client, taken(client, "a.png", png_bytes(1))["study_id"])
@@ -106,3 +111,17 @@ def test_another_pair_of_another_input_size_is_chosen_and_kept(settings: Setting
     with started(settings) as client:
         assert client.app.state.services.pair == ("clean", "wide")  # type: ignore[attr-defined]
         assert client.get(f"/api/v1/studies/{study['id']}").json()["candidate"]["finding"] == "Hernia"
+    monkeypatch.setenv("OVERREAD_BUNDLED_DIR", str(three))  # the command on the same data follows the choice
+    radiograph = tmp_path / "a.png"
+    radiograph.write_bytes(png_bytes(1))
+    code, out, err = run("predict", radiograph, "--json")
+    assert code == 0 and "chosen on the checkpoints page: clean and wide" in err
+    assert [one["checkpoint"]["id"] for one in json.loads(out)["analyses"]] == ["clean", "wide"]
+    code, out, err = run("checkpoints", "list", "--json")
+    assert {one["id"]: one["role"] for one in json.loads(out)["checkpoints"]} == roles
+    (tmp_path / "folder").mkdir()
+    assert run("scan", tmp_path / "folder", "--out", tmp_path / "out.jsonl", "--background")[0] == 0
+    db = Database(settings.resolved_database_url)
+    assert [job.spec["pair"] for job in Ledger(db).newest(9) if job.kind == "scan"] == [["clean", "wide"]]
+    db.close()
+    assert "chosen" not in run("predict", radiograph, "--checkpoint", "nobody")[2]

@@ -17,7 +17,7 @@ from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 
 from app.decoding import Decoder, Pixels, viewer_pixels
 from app.decoding.wire import ANSWER, READ, SAY, VIEWED, Garbled, Question, parse_answer, parse_head, parse_view
-from app.services.errors import BusyError
+from app.services.errors import BusyError, passes
 from model.errors import RadiographError
 from model.radiograph import read_radiograph
 from tests.app.conftest import png_bytes
@@ -92,16 +92,20 @@ def test_a_refusal_keeps_its_code_and_the_process(decoder: Decoder) -> None:
     assert _pid(decoder) == before
 
 
-def test_a_crash_is_a_damaged_image_and_the_next_file_is_read(decoder: Decoder) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGSEGV, "damaged_image"), (signal.SIGKILL, "decoder_killed")])
+def test_a_crash_is_the_files_and_a_kill_is_not_and_the_next_file_is_read(
+    decoder: Decoder, number: int, code: str
+) -> None:
     with ThreadPoolExecutor(1) as pool:
         process = _pid(decoder)
         os.kill(process, signal.SIGSTOP)  # or it might answer before it dies
         reading = pool.submit(decoder.read, png_bytes(3))
         time.sleep(0.1)
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, number)
+        os.kill(process, signal.SIGCONT)
         with pytest.raises(RadiographError) as refused:
             reading.result(20)
-    assert refused.value.code == "damaged_image"
+    assert refused.value.code == code and passes(refused.value) == (code == "decoder_killed")
     assert decoder.read(png_bytes(3)).pixels.shape == (160, 128)
 
 

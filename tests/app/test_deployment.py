@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from sqlalchemy import make_url
@@ -70,6 +75,10 @@ def test_services_secrets_and_networks_hang_together(compose: dict[str, Any]) ->
     url = make_url(services["app"]["environment"]["OVERREAD_DATABASE_URL"])
     assert (url.host, url.username, url.database, url.password) == ("database", "overread", "overread", None)
     assert f"server {'app'}:8000" in (ROOT / "deploy" / "nginx.conf").read_text()
+    behind = [name for name, one in services.items() if "front" in one["networks"]]
+    assert sorted(behind) == ["app", "proxy"]  # nobody else can be taken for the proxy
+    (subnet,) = compose["networks"]["front"]["ipam"]["config"]
+    assert services["app"]["environment"]["OVERREAD_TRUSTED_PROXIES"] == f'["{subnet["subnet"]}"]'
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert published == ["${OVERREAD_PUBLISH:-127.0.0.1:8000}:8080"]  # the proxy alone, on this machine alone
     gpu = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text())
@@ -81,6 +90,46 @@ def test_the_password_comes_from_its_file_whatever_it_contains(tmp_path: Path) -
     file.write_text("p@ss/word:%1\n")
     settings = Settings(database_url="postgresql://overread@database/overread", database_password_file=file)
     assert make_url(settings.resolved_database_url).password == "p@ss/word:%1"
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_the_proxy_says_who_asks_whatever_they_say(tmp_path: Path) -> None:
+    """deploy/nginx.conf, run for real in front of a server that answers with what it was told."""
+
+    class Told(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Told)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    conf = (ROOT / "deploy" / "nginx.conf").read_text().replace("app:8000", f"127.0.0.1:{server.server_port}")
+    conf = conf.replace("listen 8080", f"listen 127.0.0.1:{port}").replace("/tmp/", f"{tmp_path}/")
+    (tmp_path / "nginx.conf").write_text(conf)
+    command = ["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-g", "daemon off;"]
+    proxy = subprocess.Popen(command, stderr=subprocess.PIPE)
+    forged = {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "https", "Forwarded": "for=x", "X-Real-IP": "x"}
+    try:
+        for _ in range(200):
+            if proxy.poll() is not None or (tmp_path / "nginx.pid").is_file():
+                break
+            time.sleep(0.05)
+        told = httpx.get(f"http://127.0.0.1:{port}/", headers=forged).json()
+    finally:
+        proxy.terminate()
+        said = proxy.communicate(timeout=20)[1]
+        server.shutdown()
+        server.server_close()
+    assert (told["x-forwarded-for"], told["x-forwarded-proto"]) == ("127.0.0.1", "http"), said
+    assert "forwarded" not in told and "x-real-ip" not in told and told["host"] == f"127.0.0.1:{port}"
 
 
 def test_first_user_is_made_once(run, settings: Settings, tmp_path: Path) -> None:

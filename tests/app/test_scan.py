@@ -8,11 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.decoding import Decoder
 from app.processes import ROOT
+from app.services.errors import BusyError
+from app.services.scanning import TRIES, Scan, scanning_engine
 from app.settings import Settings
+from model.errors import RadiographError
+from model.radiograph import Radiograph
 from tests.app.conftest import png_bytes
 
 
@@ -61,6 +67,41 @@ def test_goes_on_after_a_torn_line_and_does_nothing_twice(run, folder: Path, tmp
     assert out.read_bytes() == again
 
 
+class Unlucky(Decoder):
+    """On a machine that has trouble with one file, so many times."""
+
+    def __init__(self, name: str, times: int) -> None:
+        super().__init__(1, 10.0)
+        self.name, self.times = name, times
+
+    def read(self, data: bytes, name: str = "", **more: Any) -> Radiograph:
+        if name == self.name and self.times:
+            self.times -= 1
+            raise RadiographError("decoder_killed", "The decoder was ended from outside.")
+        return super().read(data, name, **more)
+
+
+def test_the_machines_trouble_is_no_files_outcome(folder: Path, tmp_path: Path, settings: Settings) -> None:
+    out = tmp_path / "out.jsonl"
+    with scanning_engine(settings, ["clean"], settings.pair) as (engine, decoder):
+        decoder.close()
+
+        def scan(times: int) -> list[str]:
+            unlucky = Unlucky("a.png", times)
+            try:
+                with Scan(folder, out, ["clean"], settings, settings.pair).open() as one:
+                    return [line.file for line in one.run(engine, unlucky, pause_s=0)]
+            finally:
+                unlucky.close()
+
+        with pytest.raises(BusyError, match=r"1 of 5 files could not be read for now \(a.png: The decoder was ended"):
+            scan(TRIES)
+        assert [line["file"] for line in lines_of(out)] == ["b/1.png", "b/deep/2.png", "notes.txt", "z.png"]
+        assert scan(TRIES - 1) == ["a.png"]  # begun again it goes on with it, and succeeds within its tries
+    last = lines_of(out)[-1]
+    assert last["file"] == "a.png" and "problem" not in last and len(lines_of(out)) == 5
+
+
 def test_refuses_what_it_cannot_do(run, folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "letter.txt"
     other.write_text("Dear Sir,\n")
@@ -73,7 +114,7 @@ def test_refuses_what_it_cannot_do(run, folder: Path, tmp_path: Path) -> None:
 
 
 def test_killed_it_goes_on_and_every_file_has_one_line(folder: Path, tmp_path: Path, settings: Settings) -> None:
-    for number in range(60):
+    for number in range(36):
         (folder / f"n{number:03}.png").write_bytes(png_bytes(100 + number, (64, 64)))
     out = tmp_path / "out.jsonl"
     env = {
@@ -84,12 +125,12 @@ def test_killed_it_goes_on_and_every_file_has_one_line(folder: Path, tmp_path: P
         "OVERREAD_DEVICE": "cpu",
     }
     command = [sys.executable, "-m", "app.cli", "scan", str(folder), "--out", str(out)]
-    kills, before = 0, 0
+    kills = 0
     while True:
         process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 400
         while process.poll() is None and time.monotonic() < end:
-            if kills < 2 and out.is_file() and out.read_bytes().count(b"\n") >= before + 7:
+            if not kills and out.is_file() and out.read_bytes().count(b"\n") >= 7:
                 process.kill()
             time.sleep(0.02)
         if process.poll() is None:
@@ -98,7 +139,6 @@ def test_killed_it_goes_on_and_every_file_has_one_line(folder: Path, tmp_path: P
         if process.returncode >= 0:
             break
         kills += 1
-        before = out.read_bytes().count(b"\n")
-    assert kills == 2 and process.returncode == 1
+    assert kills == 1 and process.returncode == 1
     names = [line["file"] for line in lines_of(out)]
-    assert len(names) == 65 and names == sorted(set(names))
+    assert len(names) == 41 and names == sorted(set(names))

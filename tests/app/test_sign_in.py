@@ -7,14 +7,16 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from app import actor
 from app.actor import signed_in
 from app.main import create_app
 from app.services.users import UserService
 from app.settings import Settings
-from tests.app.conftest import png_bytes, started
+from tests.app.conftest import BASE_URL, png_bytes, started
 
 HTML = {"Accept": "text/html"}
 PASSWORD = "correct horse"
@@ -71,6 +73,34 @@ def test_no_users_on_this_machine_and_the_dashboard_is_open(client: TestClient) 
         assert client.get("/api/v1/checkpoints", headers={header: "10.0.0.1"}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "counted"),
+    [
+        ("172.31.250.2", "203.0.113.7", "203.0.113.7"),
+        ("172.31.250.2", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # whatever the client said before the proxy
+        ("172.31.251.2", "203.0.113.7", "172.31.251.2"),  # who is not the proxy
+        ("203.0.113.9", "127.0.0.1", "203.0.113.9"),
+    ],
+)
+def test_only_the_proxy_says_for_whom_it_asks(settings: Settings, peer: str, forwarded: str, counted: str) -> None:
+    for proxies, expected in ((["172.31.250.0/28"], counted), ([], peer)):
+        app = create_app(Settings.model_validate({**settings.model_dump(), "trusted_proxies": proxies}))
+
+        @app.get("/address")
+        def ask(request: Request) -> str:
+            return actor.address(request)
+
+        client = TestClient(app, base_url=BASE_URL, client=(peer, 1))
+        assert client.get("/address", headers={"X-Forwarded-For": forwarded}).json() == expected
+
+
+@pytest.mark.parametrize("value", ['["*"]', '["proxy"]', '["10.0.0.0/99"]'])
+def test_a_proxy_is_trusted_by_its_address_alone(run, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OVERREAD_TRUSTED_PROXIES", value)
+    code, _, err = run("serve", "--port", 0)
+    assert code == 1 and "OVERREAD_TRUSTED_PROXIES" in err
+
+
 def test_off_loopback_without_a_user_nobody_gets_in(settings: Settings) -> None:
     with started(settings.model_copy(update={"host": "0.0.0.0"})) as client:
         assert client.get("/api/v1/checkpoints").status_code == 401
@@ -97,21 +127,15 @@ def test_every_route_is_closed_but_the_named_ones(settings: Settings) -> None:
     assert open_to_all == {"/healthz", "/readyz", "/sign-in", "/sign-out", "/static"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/", "/status", "/audit", "/audit.csv", "/audit.json", "/audit/verification", "/api/docs", "/api/openapi.json",
-     "/metrics", "/api/v1/checkpoints", "/api/v1/analyses/" + "0" * 32],
-)  # fmt: skip
-def test_with_a_user_everything_asks_who_is_there(guarded: TestClient, path: str) -> None:
-    page = guarded.get(path, headers=HTML)
-    if path.startswith("/api/v1"):
-        assert page.status_code == 401
-    else:
-        assert page.status_code in (303, 401)
-    program = guarded.get(path)
-    assert program.status_code == 401 and program.json()["code"] == "sign_in_required"
-    assert program.headers["www-authenticate"].startswith("Basic")
-    assert "www-authenticate" not in guarded.get(path, headers={"Sec-Fetch-Mode": "no-cors"}).headers
+def test_with_a_user_everything_asks_who_is_there(guarded: TestClient) -> None:
+    for path in ("/", "/status", "/audit", "/audit.csv", "/audit.json", "/audit/verification", "/api/docs",
+                 "/api/openapi.json", "/metrics", "/api/v1/checkpoints", "/api/v1/analyses/" + "0" * 32):  # fmt: skip
+        page = guarded.get(path, headers=HTML)
+        assert page.status_code == 401 if path.startswith("/api/v1") else page.status_code in (303, 401), path
+        program = guarded.get(path)
+        assert program.status_code == 401 and program.json()["code"] == "sign_in_required", path
+        assert program.headers["www-authenticate"].startswith("Basic"), path
+        assert "www-authenticate" not in guarded.get(path, headers={"Sec-Fetch-Mode": "no-cors"}).headers, path
     for everybody in ("/healthz", "/readyz", "/static/app.css", "/sign-in"):
         assert guarded.get(everybody).status_code == 200
 
@@ -202,10 +226,10 @@ def test_a_name_with_html_stays_text(guarded: TestClient) -> None:
     assert "<img src=x" not in answer.text and "&lt;img src=x" in answer.text
 
 
-@pytest.mark.parametrize("target", ["//evil.example", "/\\evil.example", "https://evil.example", "evil", "/\r\nX: y"])
-def test_signing_in_leads_nowhere_else(guarded: TestClient, target: str) -> None:
-    assert sign_in(guarded, next=target).headers["location"] == "/"
-    assert "evil" not in guarded.get("/sign-in", params={"next": target}).text
+def test_signing_in_leads_nowhere_else(guarded: TestClient) -> None:
+    for target in ("//evil.example", "/\\evil.example", "https://evil.example", "evil", "/\r\nX: y"):
+        assert sign_in(guarded, next=target).headers["location"] == "/", target
+        assert "evil" not in guarded.get("/sign-in", params={"next": target}).text, target
 
 
 def test_a_form_of_another_site_signs_nobody_in(guarded: TestClient) -> None:

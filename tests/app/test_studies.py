@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from fastapi.testclient import TestClient
 
 from app.schemas import StudyDetail, StudyList, UploadResults
+from app.services.errors import BusyError
+from app.services.studies import Received, Source
 from tests.app.conftest import png_bytes
 from tests.app.dicoms import dicom_bytes
 
@@ -62,6 +65,31 @@ def test_each_file_answers_for_itself_and_is_read_behind_the_request(client: Tes
             top = max((f for f in analysis["findings"] if f["positive"]), key=lambda f: f["probability"])
             assert top["probability"] == study["candidate"]["probability"]
     assert client.get(study["url"]).status_code == 200
+
+
+def test_what_goes_wrong_over_one_file_is_that_files_answer(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy decoder, a full disk: what was taken before and after it is told all the same."""
+    studies = client.app.state.services.studies  # type: ignore[attr-defined]
+    receive, trouble = studies.receive, {"busy.png": BusyError("busy", "Later."), "full.png": OSError(28, "No space")}
+
+    def receiving(data: bytes, name: str, source: Source) -> Received:
+        if name in trouble:
+            raise trouble[name]
+        return receive(data, name, source)
+
+    monkeypatch.setattr(studies, "receive", receiving)
+    names = ("a.png", "busy.png", "full.png", "b.png")
+    answer = send(client, *((name, png_bytes(seed)) for seed, name in enumerate(names)))
+    assert answer.status_code == 201
+    results = answer.json()["results"]
+    assert [one["status"] for one in results] == [201, 503, 503, 201]
+    assert [one["problem"]["code"] for one in results[1:3]] == ["busy", "not_stored"]
+    alone = send(client, ("busy.png", png_bytes(9)))
+    assert alone.status_code == 503 and alone.json()["code"] == "busy" and int(alone.headers["retry-after"]) > 0
+    page = client.post("/studies", files=[("file", ("busy.png", png_bytes(9)))], headers={"Accept": "text/html"})
+    assert page.status_code == 503 and "Later." in page.text and "retry-after" in page.headers
 
 
 def test_all_refused_is_a_problem(client: TestClient) -> None:

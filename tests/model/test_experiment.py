@@ -250,8 +250,9 @@ def test_a_run_that_is_interrupted_and_resumed_ends_the_same(finished, tmp_path)
 def test_several_seeds_are_a_run_each_and_one_table(finished, tmp_path):
     out, _, _ = finished
     config = load_config("smoke")
+    ignored = shutil.ignore_patterns("cache", "figure.*", "hit_rates.*")
     for seed in (1, 2):  # both are there already, under their own seeds
-        shutil.copytree(out, tmp_path / f"seed-{seed}", ignore=shutil.ignore_patterns("cache", "figure.*", "hit_rates.*"))
+        shutil.copytree(out, tmp_path / f"seed-{seed}", ignore=ignored)
         written = config.to_toml().replace("seed = 1\n", f"seed = {seed}\n", 1)
         (tmp_path / f"seed-{seed}" / "config.toml").write_text(written)
     listener = Steps()

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import model
+import model.vision
 from docs.build_api import PAGE, page
 from docs.build_notebook import NOTEBOOK, notebook
 from model import errors
@@ -34,10 +35,17 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_the_whole_surface_imports_no_web_framework_no_orm_and_no_settings() -> None:
     code = "import model, sys\nfor name in model.__all__: getattr(model, name)\nprint('\\n'.join(sys.modules))"
-    loaded = {name.split(".")[0] for name in fresh(code).split()}
+    modules = fresh(code).split()
+    loaded = {name.split(".")[0] for name in modules}
     assert "torch" in loaded
+    assert "torch._dynamo" not in modules  # most of the time that an import takes; see model/vision.py
     assert loaded.isdisjoint(FORBIDDEN)
     assert loaded.isdisjoint({"matplotlib", "pytorch_grad_cam"})  # only for who asks for what needs them
+
+
+def test_who_compiles_gets_the_compiler() -> None:
+    assert isinstance(model.vision._is_compile_supported("cpu"), bool)
+    assert "torch._dynamo" in sys.modules
 
 
 def test_the_surface_is_what_it_lists() -> None:

@@ -20,6 +20,8 @@ from app.jobs.context import Context, JobCancelled
 from app.jobs.ledger import Job, Ledger, new_sweep
 from app.services.analyses import AnalysisService
 from app.services.checkpoints import PairChoice
+from app.services.errors import BusyError, passes
+from app.services.scanning import PATIENCE
 from app.services.unread import readers, unread
 from model.errors import OverreadError
 
@@ -48,16 +50,19 @@ def request(ledger: Ledger, engine: InferenceEngine, pair: tuple[str, str], *, s
 
 
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-    """spec: checkpoints, instances (ids); fingerprints, for `request`. Result: read, refused (instance → why)."""
+    """spec: checkpoints, instances (ids); fingerprints, for `request`. Result: read, refused (instance → why).
+
+    Raises BusyError `not_all_read` for what the machine had trouble with, twice: the next attempt reads it.
+    """
     torch.set_num_threads(1)
     instances: list[str] = list(spec["instances"])
-    state: dict[str, Any] = dict(ctx.resumed or {"next": 0, "refused": {}})
+    state: dict[str, Any] = {"next": 0, "refused": {}, "later": {}, **(ctx.resumed or {})}
     settings = ctx.settings
     db = Database(settings.resolved_database_url)
     pair = PairChoice(db, settings.pair)
     needed = dict.fromkeys([*spec["checkpoints"], *pair()])  # the live pair's cards, for the worklist's summaries
     engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, list(needed))
-    decoder = Decoder(1, settings.decode_timeout_s, settings.decode_memory_mb)
+    decoder = Decoder(1, PATIENCE * settings.decode_timeout_s, settings.decode_memory_mb)
     blobs = BlobStore(settings.data_dir / "blobs")
     service = AnalysisService(db, blobs, engine, pair, settings.max_pixels, decoder)
     engine.start()
@@ -66,16 +71,28 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
         for checkpoint_id in spec["checkpoints"]:
             engine.require(checkpoint_id)
         refused: dict[str, str] = dict(state["refused"])
-        for position in range(state["next"], len(instances)):
+        later: dict[str, str] = dict(state["later"])
+
+        def read(instance: str) -> None:
             if ctx.cancelled():
                 raise JobCancelled
-            ctx.report(position, len(instances), "radiographs")
+            later.pop(instance, None)
             try:
-                service.analyse(instances[position], spec["checkpoints"])
+                service.analyse(instance, spec["checkpoints"])
             except OverreadError as error:  # of this radiograph alone: the others go on
-                refused[instances[position]] = str(error)
+                (later if passes(error) else refused)[instance] = str(error)
+
+        for position in range(state["next"], len(instances)):
+            ctx.report(position, len(instances), "radiographs")
+            read(instances[position])
             if (position + 1) % STEP == 0:
-                ctx.checkpoint({"next": position + 1, "refused": refused})
+                ctx.checkpoint({"next": position + 1, "refused": refused, "later": later})
+        for instance in list(later):
+            read(instance)
+        if later:
+            ctx.checkpoint({"next": len(instances), "refused": refused, "later": later})
+            why = next(iter(later.values()))
+            raise BusyError("not_all_read", f"{len(later)} of {len(instances)} could not be read for now: {why}")
         ctx.report(len(instances), len(instances), "radiographs")
         return {"read": len(instances) - len(refused), "refused": refused}
     finally:

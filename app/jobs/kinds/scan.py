@@ -15,11 +15,17 @@ EVERY = 32
 
 
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-    """spec: folder, out (absolute paths), checkpoints. Result: files, refused."""
+    """spec: folder, out (absolute paths), checkpoints, pair (as it was when the scan was asked for).
+
+    Result: files, refused. Raises BusyError `not_all_read` for what the machine had trouble with: for the next attempt.
+    """
     torch.set_num_threads(1)
     written = 0
-    with scanning_engine(ctx.settings, spec["checkpoints"]) as (engine, decoder):
-        scan = Scan(Path(spec["folder"]), Path(spec["out"]), spec["checkpoints"], ctx.settings)
+    checkpoints: list[str] = list(spec["checkpoints"])
+    reference, candidate = spec.get("pair") or ctx.settings.pair
+    pair = (reference, candidate)
+    with scanning_engine(ctx.settings, checkpoints, pair) as (engine, decoder):
+        scan = Scan(Path(spec["folder"]), Path(spec["out"]), checkpoints, ctx.settings, pair)
         with scan.open():
             ctx.report(scan.done, scan.total, "files")
             for _ in scan.run(engine, decoder):

@@ -18,6 +18,7 @@ from app.schemas import Analysis, Review, ReviewRequest, UnaidedFinding, Unaided
 from app.services.audit import AuditService
 from app.services.chain import append, lock
 from app.services.errors import ConflictError, NotFoundError
+from app.services.ids import is_id
 from app.services.instances import Instance, find_row, mark_read
 from app.services.read_first import ReadFirst, images_of
 from app.services.reviews.panel import Panel, said, subjects
@@ -100,6 +101,7 @@ class ReviewService:
         Raises NotFoundError `unknown_study`, ConflictError `read_first` where who asks no longer owes one.
         """
         with self.db.write() as session:
+            lock(session, ReviewRow)
             image = find_row(session, study)
             if self.read_first.set(session, image, wanted, actor):
                 self.audit.record(session, actor, "study.read_first", image.id, {"on": wanted})
@@ -133,8 +135,8 @@ class ReviewService:
             locked = self.read_first.owes(session, image, actor)
             asked = self.read_first.asked(session, image)
             entries = [] if locked else _entries(rows_of(session, image))
-            pair = [None, None] if locked else self.shown(image.sha256)
             own = _unaided(session, actor, image)
+        pair = [None, None] if locked else self.shown(image.sha256)
         return Panel(
             study=image.id,
             locked=locked,
@@ -155,7 +157,7 @@ def rows_of(session: Session, image: InstanceRow | Instance) -> Sequence[ReviewR
 
 
 def _analysis(session: Session, analysis_id: str) -> Analysis:
-    row = session.get(AnalysisRow, analysis_id) if "\0" not in analysis_id else None  # PostgreSQL cannot even be asked
+    row = session.get(AnalysisRow, analysis_id) if is_id(analysis_id) else None
     if row is None:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
     return Analysis.model_validate_json(row.document)
