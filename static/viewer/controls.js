@@ -112,7 +112,8 @@ function mirror(viewer, one, all) {
   const { settings, image, window: grey, look_: look } = viewer;
   const pressed = (button, on) => button.setAttribute("aria-pressed", String(on));
   for (const button of all("button[data-tool]")) pressed(button, button.dataset.tool === viewer.tool);
-  for (const button of all("[data-mode]")) pressed(button, button.dataset.mode === (viewer.bare ? "off" : settings.mode));
+  const mode = viewer.bare ? "off" : settings.mode;
+  for (const button of all("[data-mode]")) pressed(button, button.dataset.mode === mode);
   pressed(one("[data-act=invert]"), viewer.inverted);
   pressed(one("[data-act=flip]"), look.flip);
   text(one("[data-maps-word]"), viewer.bare ? "Show maps" : "Hide maps");

@@ -166,6 +166,7 @@ export class Viewer {
     const names = dataset.panes.split(" ");
     for (const { figure } of this.panes) figure.hidden = !names.includes(figure.dataset.pane);
     this.stage.dataset.count = this.visible.length;
+    this.cursor = null; // it was in a pane that may be gone
     if (this.frame) this.resized();
     this.change();
   }
