@@ -22,7 +22,7 @@ from app.db import Database
 from app.schemas import CalledInfo, StudyInfo
 from app.services.errors import InvalidError
 from app.services.search import matching
-from app.tables import StudyRow
+from app.tables import StudyRow, utc
 
 PAGE_ROWS = 50
 _EXPORT_ROWS = 500
@@ -128,10 +128,10 @@ def study_info(row: StudyRow) -> StudyInfo:
         study_date=row.study_date,
         description=row.description,
         source=row.source,
-        received_at=_utc(row.received_at),
+        received_at=utc(row.received_at),
         status=row.status,
         claimed_by=row.claimed_by,
-        claimed_at=_utc(row.claimed_at) if row.claimed_at else None,
+        claimed_at=utc(row.claimed_at) if row.claimed_at else None,
         reference=_called(row.reference_positives, row.reference_finding, row.reference_probability),
         candidate=_called(row.candidate_positives, row.candidate_finding, row.candidate_probability),
         disagreement=row.disagreement,
@@ -172,7 +172,7 @@ def _columns(sort: Sort) -> list[InstrumentedAttribute[Any]]:
 
 
 def _key(row: StudyRow, sort: Sort) -> list[Any]:
-    newest = [_utc(row.received_at), row.id]
+    newest = [utc(row.received_at), row.id]
     return [row.priority, *newest] if sort is Sort.PRIORITY else newest
 
 
@@ -202,8 +202,3 @@ def _called(positives: int | None, finding: str | None, probability: float | Non
     if positives is None:
         return None
     return CalledInfo(finding=finding, probability=probability, positives=positives)
-
-
-def _utc(moment: datetime) -> datetime:
-    """SQLite gives back what it was given, without the zone."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
