@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC
 
 from sqlalchemy.exc import OperationalError
 
@@ -137,7 +136,7 @@ class Worker:
             elif time.monotonic() - running.cancelling_since > CANCEL_S:
                 self._end(running)
                 self.ledger.cancelled(job.id, job.attempt)
-        elif job.heartbeat_at and (now() - job.heartbeat_at.replace(tzinfo=UTC)).total_seconds() > STALL_S:
+        elif job.heartbeat_at and (now() - job.heartbeat_at).total_seconds() > STALL_S:
             self._end(running)
             self.ledger.fail(job.id, job.attempt, f"It gave no sign of life for {STALL_S:.0f} s and was stopped.")
 

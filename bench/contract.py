@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from PIL import Image
 from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
@@ -88,9 +90,10 @@ def files() -> list[bytes]:
 def fill(
     case: schemathesis.Case, known: Known, uploads: list[bytes], draw: Callable[[st.SearchStrategy[Any]], Any]
 ) -> None:
-    """Half of the ids are real ones, half of the uploads radiographs."""
+    """Half of the addresses are of what exists, half of the uploads radiographs."""
+    exists = draw(st.booleans())
     for name in case.path_parameters:
-        if known.get(name) and draw(st.booleans()):
+        if exists and known.get(name):
             case.path_parameters[name] = draw(st.sampled_from(known[name]))
     if isinstance(case.body, dict) and "file" in case.body and draw(st.booleans()):
         several = isinstance(case.body["file"], list)
@@ -138,11 +141,8 @@ def probe(
         run()
 
     checked(positive, examples - examples // NEGATIVE)
-    try:
+    with suppress(Unsatisfiable):  # an operation without anything to get wrong
         checked(negative, examples // NEGATIVE)
-    except Exception as error:  # an operation without anything to get wrong
-        if "negative" not in str(error).lower():
-            raise
     return statuses, wrong
 
 

@@ -20,7 +20,7 @@ from app.db import Database
 from app.jobs.context import StaleAttempt
 from app.services.errors import NotFoundError
 from app.services.ids import is_id
-from app.tables import JobEventRow, JobRow, now
+from app.tables import JobEventRow, JobRow, now, utc
 
 RETRY_S = 2.0  # doubled with each failure
 MAX_ERROR = 2000
@@ -140,7 +140,7 @@ class Ledger:
         """What happened to it, the newest first."""
         query = select(JobEventRow).where(JobEventRow.job_id == job_id).order_by(JobEventRow.id.desc()).limit(limit)
         with self.db.read() as session:
-            return [JobEvent(row.attempt, row.kind, row.at, row.data) for row in session.scalars(query)]
+            return [JobEvent(row.attempt, row.kind, utc(row.at), row.data) for row in session.scalars(query)]
 
     def newest(self, limit: int) -> list[Job]:
         """Running first, then waiting in their order, then what has ended, the newest first."""
@@ -355,8 +355,6 @@ def _job(row: JobRow) -> Job:
         row.error,
         row.unique_key,
         row.sweep_id,
-        row.created_at,
-        row.started_at,
-        row.heartbeat_at,
-        row.finished_at,
+        utc(row.created_at),
+        *(None if at is None else utc(at) for at in (row.started_at, row.heartbeat_at, row.finished_at)),
     )

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.services.errors import CredentialsError, NotFoundError, TooManyAttemptsError
-from app.tables import SessionRow, UserRow, now
+from app.tables import SessionRow, UserRow, now, utc
 from model.errors import ConfigError
 
 SHORTEST_PASSWORD = 8
@@ -175,7 +175,7 @@ class UserService:
             row = session.get(SessionRow, _hash(secret))
             if row is None:
                 return None
-            created, seen = _aware(row.created_at), _aware(row.seen_at)
+            created, seen = utc(row.created_at), utc(row.seen_at)
             actor = Actor(row.user.id, row.user.name)
         if moment - created > self.absolute or moment - seen > self.idle:
             return None
@@ -230,8 +230,3 @@ def _user(row: UserRow) -> User:
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
-
-
-def _aware(moment: datetime) -> datetime:
-    """SQLite forgets the time zone."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -26,7 +26,7 @@ from app.services.ids import is_id
 from app.services.read_first import ReadFirst
 from app.services.search import matching
 from app.services.users import Actor
-from app.tables import StudyRow
+from app.tables import StudyRow, utc
 
 PAGE_ROWS = 50
 _VEIL = {"reference": None, "candidate": None, "disagreement": None, "flag": None, "read_first": True}
@@ -153,7 +153,7 @@ class Line:
 
     def key(self, sort: Sort) -> list[Any]:
         """Its place in the order."""
-        newest = [_utc(self.row.received_at), self.row.id]
+        newest = [utc(self.row.received_at), self.row.id]
         return [0 if self.veiled else self.row.priority, *newest] if sort is Sort.PRIORITY else newest
 
 
@@ -170,10 +170,10 @@ def _study_info(row: StudyRow) -> StudyInfo:
         study_date=row.study_date,
         description=row.description,
         source=row.source,
-        received_at=_utc(row.received_at),
+        received_at=utc(row.received_at),
         status=row.status,
         claimed_by=row.claimed_by,
-        claimed_at=_utc(row.claimed_at) if row.claimed_at else None,
+        claimed_at=utc(row.claimed_at) if row.claimed_at else None,
         reference=_called(row.reference_positives, row.reference_finding, row.reference_probability),
         candidate=_called(row.candidate_positives, row.candidate_finding, row.candidate_probability),
         disagreement=row.disagreement,
@@ -241,8 +241,3 @@ def _called(positives: int | None, finding: str | None, probability: float | Non
     if positives is None:
         return None
     return CalledInfo(finding=finding, probability=probability, positives=positives)
-
-
-def _utc(moment: datetime) -> datetime:
-    """SQLite gives back what it was given, without the zone."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

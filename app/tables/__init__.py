@@ -1,7 +1,7 @@
 """What is stored, one file a subject. Files' bytes are blobs (app/blobs.py); the rows hold their SHA-256."""
 
 from app.tables.audit import AuditRow
-from app.tables.base import Base, now
+from app.tables.base import Base, now, utc
 from app.tables.jobs import JobEventRow, JobRow
 from app.tables.reviews import ReadFirstRow, ReviewRow
 from app.tables.settings import SettingRow
@@ -23,4 +23,5 @@ __all__ = [
     "StudyWordRow",
     "UserRow",
     "now",
+    "utc",
 ]

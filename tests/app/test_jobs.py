@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,7 @@ def test_jobs_over_http(client: TestClient) -> None:
     job_id = ledger.newest(1)[0].id
     shown = client.get(f"/api/v1/jobs/{job_id}").json()
     assert (shown["state"], shown["kind"], shown["progress"]) == ("queued", "verify", None)
+    assert datetime.fromisoformat(shown["created_at"]).tzinfo is not None
     assert "every 2s" in client.get("/jobs", headers={"HX-Request": "true"}).text
     cancelled = client.post(f"/api/v1/jobs/{job_id}/cancel")
     assert cancelled.status_code == 200 and cancelled.json()["state"] == "cancelled"
