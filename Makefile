@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Browsers, training and decoding do the same on either database.
-DATABASE_TESTS := $(filter-out $(addprefix tests/app/test_,browser.py cli_training.py inference.py),\
-	$(wildcard tests/app/test_*.py))
+# Browsers, networks and decoding do the same on either database.
+DATABASE_TESTS := $(filter-out $(addprefix tests/app/test_,$(addsuffix .py,batching browser browser_worklist cli_importing \
+	cli_quality cli_training decoding inference outgoing viewer_browser)),$(wildcard tests/app/test_*.py))
+# A process a core, each with one thread: most of the suite is small networks and waiting.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Behind a proxy with a certificate of its own, uv must trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
@@ -32,13 +34,12 @@ $(STAMP): requirements.lock pyproject.toml
 serve: setup
 	$(BIN)/overread serve
 
-# A process a core, each with one thread: most of the suite is small networks and waiting.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
 
 # What touches the database, once more on a throwaway PostgreSQL server; says so and passes where none is installed.
 test-postgres: setup
-	@.ci/with-postgres $(BIN)/python -m pytest $(DATABASE_TESTS) || { code=$$?; test $$code = 77 && \
+	@.ci/with-postgres env $(PYTEST) $(DATABASE_TESTS) || { code=$$?; test $$code = 77 && \
 		echo "make test-postgres: skipped, nothing was tested on PostgreSQL."; exit $$((code == 77 ? 0 : code)); }
 
 lint: setup

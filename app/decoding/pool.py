@@ -111,7 +111,7 @@ class Decoder:
                     "too_costly", f"This file could not be decoded within {budget_s:.0f} s; export it in another way."
                 ) from None
             except (Garbled, _Gone, OSError) as error:
-                killed = process.killed
+                killed = not isinstance(error, Garbled) and process.killed
                 process.kill()
                 log.warning("A decoder was lost over a file of %d bytes: %s", len(data), type(error).__name__)
                 if killed:

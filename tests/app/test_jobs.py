@@ -28,7 +28,6 @@ from app.jobs.lock import DispatcherLock
 from app.services.errors import BusyError, NotFoundError
 from app.services.unread import unread
 from app.settings import Settings
-from app.tables import JobEventRow, JobRow
 from bench.soak import kill_workers, worker_process
 from tests.app.conftest import png_bytes, started
 from tests.app.test_scan import Unlucky
@@ -37,12 +36,8 @@ from tests.app.test_scan import Unlucky
 @pytest.fixture
 def db(settings: Settings) -> Iterator[Database]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    url = os.environ.get("OVERREAD_TEST_DATABASE_URL", "")
-    opened = Database(url or settings.resolved_database_url)
+    opened = Database(settings.resolved_database_url)
     opened.migrate()
-    with opened.write() as session:  # a server's database outlives a test
-        session.query(JobEventRow).delete()
-        session.query(JobRow).delete()
     yield opened
     opened.close()
 
@@ -176,12 +171,6 @@ def blobs_in(settings: Settings, count: int) -> BlobStore:
     return store
 
 
-@pytest.fixture
-def of_db(settings: Settings, db: Database) -> Settings:
-    """The settings of the database that the ledger is in."""
-    return settings.model_copy(update={"database_url": db.engine.url.render_as_string(hide_password=False)})
-
-
 def test_a_worker_needs_no_torch() -> None:
     modules = "app.worker, app.jobs.child, app.jobs.kinds.verify, app.decoding.child"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
@@ -190,13 +179,13 @@ def test_a_worker_needs_no_torch() -> None:
     assert app.settings.BUNDLED == model.checkpoint.BUNDLED
 
 
-def test_a_worker_runs_jobs_and_damage_is_found(of_db: Settings, ledger: Ledger) -> None:
-    store = blobs_in(of_db, 9)
-    victim = sorted((of_db.data_dir / "blobs").glob("??/*"))[4]
+def test_a_worker_runs_jobs_and_damage_is_found(settings: Settings, ledger: Ledger) -> None:
+    store = blobs_in(settings, 9)
+    victim = sorted((settings.data_dir / "blobs").glob("??/*"))[4]
     victim.write_bytes(b"other bytes")
     jobs = verify.request(ledger, parts=2, step=2)
     broken = ledger.enqueue("nonsense", {}, max_attempts=1)
-    with worker_process(of_db):
+    with worker_process(settings):
         until(lambda: all(ledger.get(job.id).state.ended for job in [*jobs, broken]))
     results = [ledger.get(job.id).result for job in jobs]
     assert sum(result["checked"] for result in results) == 9  # type: ignore[index]
@@ -225,9 +214,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_cancel_ends_even_a_job_that_does_not_listen(of_db: Settings, ledger: Ledger) -> None:
-    job_id = slow_job(ledger, of_db)
-    with worker_process(of_db) as process:
+def test_cancel_ends_even_a_job_that_does_not_listen(settings: Settings, ledger: Ledger) -> None:
+    job_id = slow_job(ledger, settings)
+    with worker_process(settings) as process:
         until(lambda: ledger.get(job_id).state is JobState.RUNNING and children_of(process.pid))
         child = children_of(process.pid)[0]
         time.sleep(1)
@@ -239,33 +228,33 @@ def test_cancel_ends_even_a_job_that_does_not_listen(of_db: Settings, ledger: Le
         assert children_of(process.pid) == []
 
 
-def test_a_job_dies_with_its_worker_and_is_not_lost(of_db: Settings, ledger: Ledger) -> None:
-    job_id = slow_job(ledger, of_db)
-    with worker_process(of_db) as process:
+def test_a_job_dies_with_its_worker_and_is_not_lost(settings: Settings, ledger: Ledger) -> None:
+    job_id = slow_job(ledger, settings)
+    with worker_process(settings) as process:
         until(lambda: ledger.get(job_id).state is JobState.RUNNING and children_of(process.pid))
         child = children_of(process.pid)[0]
         process.kill()
         until(lambda: not alive(child), 3)
-    (of_db.data_dir / "blobs" / "00" / ("0" * 64)).unlink()
-    with worker_process(of_db):
+    (settings.data_dir / "blobs" / "00" / ("0" * 64)).unlink()
+    with worker_process(settings):
         until(lambda: ledger.get(job_id).state is JobState.DONE)
     assert ledger.get(job_id).attempt >= 2 and ledger.get(job_id).failures == 0
     assert "lost" in kinds_of_events(ledger, job_id)
 
 
-def test_a_crash_of_the_job_is_told_with_its_signal(of_db: Settings, ledger: Ledger) -> None:
-    job_id = slow_job(ledger, of_db)
-    with worker_process(of_db) as process:
+def test_a_crash_of_the_job_is_told_with_its_signal(settings: Settings, ledger: Ledger) -> None:
+    job_id = slow_job(ledger, settings)
+    with worker_process(settings) as process:
         until(lambda: ledger.get(job_id).state is JobState.RUNNING and children_of(process.pid))
         os.kill(children_of(process.pid)[0], signal.SIGKILL)
         until(lambda: ledger.get(job_id).failures == 1)
     assert "signal 9" in (ledger.get(job_id).error or "")
 
 
-def test_kills_at_random_lose_nothing_and_double_nothing(of_db: Settings, ledger: Ledger) -> None:
+def test_kills_at_random_lose_nothing_and_double_nothing(settings: Settings, ledger: Ledger) -> None:
     """The small sister of `make soak`."""
-    blobs_in(of_db, 60)
-    report = kill_workers(of_db, kills=4, jobs=3, step=1, longest_s=1.5, seed=1)
+    blobs_in(settings, 60)
+    report = kill_workers(settings, kills=4, jobs=3, step=1, longest_s=1.5, seed=1)
     assert report.finished == report.jobs and report.lost == 0 and report.doubled == 0
     assert report.kills == 4
 
