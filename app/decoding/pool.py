@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 from app.decoding.pixels import VIEWER_PX, Pixels
@@ -41,6 +42,7 @@ from model.radiograph.image import MAX_PIXELS
 log = logging.getLogger("overread.decoding")
 BYTES_PER_TIMEOUT = 4 * 2**20
 _START_S = 60.0
+_PATIENCE = 10.0
 _CHUNK = 2**20
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 _T = TypeVar("_T")
@@ -61,8 +63,10 @@ class Decoder:
         files_each: int = 500,
         waiting: int = 64,
     ) -> None:
-        """Starts them. memory_mb: what each may map beyond its own code. files_each: after so many a process is
-        replaced, so that what a codec leaks cannot add up. waiting: callers that may wait for a free one.
+        """Starts them. timeout_s: for a file, more for a large one; a process that waits for a busy processor is given
+        that time back, up to nine times as much. memory_mb: what each may map beyond its own code. files_each: after
+        so many a process is replaced, so that what a codec leaks cannot add up. waiting: callers that may wait for a
+        free one.
         """
         self.timeout_s = timeout_s
         self.memory_mb = memory_mb
@@ -218,7 +222,7 @@ class _Process:
         if self.ready:
             return
         try:
-            self.ready = self._receive(1, time.monotonic() + timeout_s) == READY
+            self.ready = self._receive(1, _Budget(self._process.pid, timeout_s)) == READY
         except (_Gone, TimeoutError, OSError):
             self.ready = False
         if not self.ready:
@@ -227,13 +231,13 @@ class _Process:
 
     def ask(self, data: bytes, name: str, question: Question, timeout_s: float) -> tuple[AnswerHead, bytes, bytearray]:
         """Head, text and pixels of the answer. Raises TimeoutError, Garbled, _Gone."""
-        end = time.monotonic() + timeout_s
+        left = _Budget(self._process.pid, timeout_s)
         self.files += 1
         for part in request(data, name, question):
-            self._send(part, end)
-        head = parse_head(bytes(self._receive(ANSWER.size, end)), question)
-        text = bytes(self._receive(head.text_bytes, end))
-        return head, text, self._receive(head.pixel_bytes, end)
+            self._send(part, left)
+        head = parse_head(bytes(self._receive(ANSWER.size, left)), question)
+        text = bytes(self._receive(head.text_bytes, left))
+        return head, text, self._receive(head.pixel_bytes, left)
 
     def kill(self) -> None:
         """At once."""
@@ -243,26 +247,50 @@ class _Process:
             if pipe is not None:
                 pipe.close()
 
-    def _send(self, data: bytes, end: float) -> None:
+    def _send(self, data: bytes, budget: _Budget) -> None:
         left = memoryview(data)
         while left:
-            self._wait(self._to, select.POLLOUT, end)
+            budget.wait(self._to, select.POLLOUT)
             left = left[os.write(self._to, left[:_CHUNK]) :]
 
-    def _receive(self, count: int, end: float) -> bytearray:
+    def _receive(self, count: int, budget: _Budget) -> bytearray:
         received = bytearray(count)
         left = memoryview(received)
         while left:
-            self._wait(self._from, select.POLLIN, end)
+            budget.wait(self._from, select.POLLIN)
             got = os.readv(self._from, [left[:_CHUNK]])
             if got == 0:
                 raise _Gone
             left = left[got:]
         return received
 
-    @staticmethod
-    def _wait(handle: int, what: int, end: float) -> None:
+
+class _Budget:
+    """The time that a process has for a file, by the clock but without what it waited for a processor."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self._pid, self._seconds = pid, seconds
+        self._start, self._waited = time.monotonic(), _waited_s(pid)
+
+    def wait(self, handle: int, what: int) -> None:
+        """Until a pipe is ready. Raises TimeoutError."""
         poll = select.poll()
         poll.register(handle, what)
-        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+        while not poll.poll(self._left_s() * 1000):
+            pass
+
+    def _left_s(self) -> float:
+        taken = time.monotonic() - self._start
+        waited = min(max(0.0, _waited_s(self._pid) - self._waited), (_PATIENCE - 1) * self._seconds)
+        left = self._seconds + waited - taken
+        if left <= 0:
             raise TimeoutError
+        return left
+
+
+def _waited_s(pid: int) -> float:
+    """How long a process was ready to run and did not; 0 where the system does not say."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
