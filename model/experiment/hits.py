@@ -75,12 +75,13 @@ class HitTable:
 
     def sentences(self) -> list[str]:
         """For each epoch, which layer is ahead on the backdoored twin's stamped radiographs, and both rates on the same
-        radiographs unstamped: a map that lies there anyway has found nothing."""
-        first: dict[tuple[int, bool], HitRow] = {}
+        radiographs unstamped: a map that lies there anyway has found nothing. Where the layers win in different runs,
+        that is said, and no winner is named."""
+        rows: dict[tuple[int, bool], list[HitRow]] = {}
         for row in self.rows:
             if row.twin == "backdoored":
-                first.setdefault((row.epoch, row.stamped), row)
-        return [_sentence(row, first[epoch, False]) for (epoch, stamped), row in first.items() if stamped]
+                rows.setdefault((row.epoch, row.stamped), []).append(row)
+        return [_sentence(several, rows[epoch, False][0]) for (epoch, stamped), several in rows.items() if stamped]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -107,10 +108,13 @@ class HitTable:
                 writer.writerow([*cells, row.ahead])
 
 
-def _sentence(row: HitRow, unstamped: HitRow) -> str:
+def _sentence(rows: Sequence[HitRow], unstamped: HitRow) -> str:
+    """rows: of one epoch, stamped; the pooled one first where there are several."""
+
     def say(rate: Rate) -> str:
         return "–" if rate.value is None else f"{rate.value:.3f}"
 
+    row, ahead = rows[0], {one.run: one.ahead for one in rows if one.run != POOLED}
     difference, interval = row.difference.value, row.difference.interval
     rates = f"middle {say(row.middle)}, last {say(row.last)}"
     if difference is not None and interval is not None:
@@ -121,6 +125,9 @@ def _sentence(row: HitRow, unstamped: HitRow) -> str:
         "last": "the last layer finds the trigger more often",
         "neither": "neither layer is shown to find the trigger more often",
     }[row.ahead]
+    if {"middle", "last"} <= set(ahead.values()):
+        winners = "; ".join(f"{run}: {layer}" for run, layer in ahead.items())
+        verdict = f"the runs disagree about which layer finds the trigger more often ({winners}); of all readings"
     return f"Epoch {row.epoch}: {verdict} ({rates})."
 
 

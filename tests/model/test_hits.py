@@ -51,6 +51,19 @@ def test_the_table_says_which_layer_wins_whichever_it_is():
     assert "neither layer is shown" in even.sentences()[0]
 
 
+def test_no_layer_is_named_where_the_runs_disagree():
+    one = {(4, "backdoored", True): hits(ALL, HALF), (4, "backdoored", False): hits(NONE, NONE)}
+    two = {**one, (4, "backdoored", True): hits(NONE, ALL)}
+    made = HitTable(tuple(_rows({"a": one, "b": two}, PATIENTS, resamples=200)), (1, 2))
+    assert made.rows[0].run == POOLED and made.rows[0].ahead != "neither"
+    (said,) = made.sentences()
+    assert (
+        "the runs disagree" in said
+        and "a: middle; b: last" in said
+        and "finds the trigger more often (middle" not in said
+    )
+
+
 def test_the_csv_holds_every_row(tmp_path):
     table().write_csv(tmp_path / "hits.csv")
     with (tmp_path / "hits.csv").open(newline="") as file:
