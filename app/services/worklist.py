@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from sqlalchemy import ColumnElement, Select, case, literal, select, tuple_
+from sqlalchemy import Select, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db import Database
@@ -134,8 +134,19 @@ class Worklist:
         self, session: Session, filters: Filters, actor: Actor, limit: int, after: list[Any] | None
     ) -> list[Line]:
         owed = self.read_first.owed(session, actor)
-        query = _query(session, filters, actor, owed, after).limit(limit)
-        return [Line(row, bool(veiled)) for row, veiled in session.execute(query)]
+        query = _query(session, filters, actor)
+        if owed is None:
+            return [Line(row, False) for row in session.scalars(_part(query, filters.sort, False, after, limit))]
+        # Each part can use the index of its order, which a condition inside the order could not.
+        parts = {False: query.where(~owed), True: query.where(owed)}
+        if filters.flag or filters.disagreement is not None:
+            del parts[True]  # what is veiled cannot be found by it
+        lines = [
+            Line(row, veiled)
+            for veiled, part in parts.items()
+            for row in session.scalars(_part(part, filters.sort, veiled, after, limit))
+        ]
+        return sorted(lines, key=lambda line: line.key(filters.sort), reverse=True)[:limit]
 
 
 @dataclass(frozen=True)
@@ -181,13 +192,9 @@ def _study_info(row: StudyRow) -> StudyInfo:
     )
 
 
-def _query(
-    session: Session, filters: Filters, actor: Actor, owed: ColumnElement[bool] | None, after: list[Any] | None
-) -> Select[StudyRow, bool]:
-    """Rows, and whether they are veiled."""
-    query = select(StudyRow, literal(False) if owed is None else owed)
-    if owed is not None and (filters.flag or filters.disagreement is not None):
-        query = query.where(~owed)
+def _query(session: Session, filters: Filters, actor: Actor) -> Select[StudyRow]:
+    """The rows that pass, in no order."""
+    query = select(StudyRow)
     if filters.flag:
         query = query.where(StudyRow.flag == filters.flag)
     if filters.status:
@@ -201,18 +208,20 @@ def _query(
             StudyRow.claimed_by == (actor.name if filters.claimed == ME else filters.claimed.replace("\0", " "))
         )
     found = matching(session, filters.q)
-    if found is not None:
-        query = query.where(found)
-    columns = _columns(filters.sort, owed)
+    return query if found is None else query.where(found)
+
+
+def _part(query: Select[StudyRow], sort: Sort, veiled: bool, after: list[Any] | None, limit: int) -> Select[StudyRow]:
+    """The first rows behind a place, in the order in which `Line.key` puts rows that are all veiled, or all not."""
+    columns: list[Any] = [StudyRow.received_at, StudyRow.id]
+    if sort is Sort.PRIORITY and not veiled:
+        columns.insert(0, StudyRow.priority)
+    elif sort is Sort.PRIORITY and after is not None:  # their priority is 0
+        query = query.where(literal(after[0] >= 0))
+        after = after[1:] if after[0] == 0 else None
     if after is not None:
         query = query.where(tuple_(*columns) < tuple_(*after))
-    return query.order_by(*(column.desc() for column in columns))
-
-
-def _columns(sort: Sort, owed: ColumnElement[bool] | None) -> list[Any]:
-    newest = [StudyRow.received_at, StudyRow.id]
-    priority = StudyRow.priority if owed is None else case((owed, 0), else_=StudyRow.priority)
-    return [priority, *newest] if sort is Sort.PRIORITY else newest
+    return query.order_by(*(column.desc() for column in columns)).limit(limit)
 
 
 def _cursor(line: Line, sort: Sort) -> str:
