@@ -59,7 +59,8 @@ def _taken(shown: str, received: Received) -> UploadResult:
         status=200 if received.duplicate else 201,
         study_id=received.study_id,
         instance_id=received.instance_id,
-        url=f"/studies/{received.study_id}",
+        # The page of this very image: a study that it joins opens with the image that came first.
+        url=f"/studies/{received.instance_id if received.predicted else received.study_id}",
         duplicate=received.duplicate,
         predicted=received.predicted,
         warnings=list(received.warnings),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +12,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.blobs import BlobStore
 from app.context import Services
 from app.db import Database
 from app.services.analyses import _analysis_row
 from app.services.checkpoints import PairChoice
 from app.services.instances import ensure_row
 from app.services.readings import Reading, read
-from app.services.studies import StudyService
-from app.services.summaries import LivePair, refresh
+from app.services.summaries import refresh
+from app.services.users import LOCAL
 from app.services.worklist import Filters
 from app.settings import Settings
 from app.tables import InstanceRow, StudyRow, StudyWordRow
@@ -29,8 +27,6 @@ from model.radiograph import read_radiograph
 from tests.app.conftest import greedy_threads, png_bytes, started
 from tests.app.dicoms import dicom_bytes
 from tests.app.test_database import at_once
-
-PAIR = LivePair("clean", "backdoored", ("", ""))
 
 
 @pytest.fixture
@@ -50,8 +46,8 @@ def quiet(settings: Settings) -> Iterator[Services]:
         yield held
 
 
-def test_images_of_one_study_that_come_at_once_are_all_counted(db: Database, tmp_path: Path) -> None:
-    studies = StudyService(db, BlobStore(tmp_path / "blobs"), lambda: PAIR)
+def test_images_of_one_study_that_come_at_once_are_all_counted(quiet: Services) -> None:
+    studies, db = quiet.studies, quiet.db
     files = {f"image {n}.dcm": dicom_bytes(n) for n in range(6)}
     at_once(*(lambda name=name, data=data: studies.receive(data, name) for name, data in files.items()))
     with db.read() as session:
@@ -61,8 +57,8 @@ def test_images_of_one_study_that_come_at_once_are_all_counted(db: Database, tmp
     assert {str(n) for n in range(6)} <= words
 
 
-def test_one_file_sent_by_many_at_once_is_one_instance(db: Database, tmp_path: Path) -> None:
-    studies = StudyService(db, BlobStore(tmp_path / "blobs"), lambda: PAIR)
+def test_one_file_sent_by_many_at_once_is_one_instance(quiet: Services) -> None:
+    studies, db = quiet.studies, quiet.db
     taken = []
     at_once(*(lambda: taken.append(studies.receive(png_bytes(1), "a.png")) for _ in range(6)))
     assert [one.duplicate for one in taken].count(False) == 1
@@ -92,7 +88,7 @@ def test_two_that_read_one_radiograph_at_once_are_both_in_its_summary(quiet: Ser
         thread.start()
         thread.join(0.3)  # it stores, and waits for us with its summary
     thread.join()
-    info = quiet.studies.info(study_id)
+    (info,) = quiet.studies.worklist.page(Filters(), LOCAL).studies
     assert info.reference is not None and info.candidate is not None and info.disagreement is not None
 
 
@@ -110,7 +106,7 @@ def test_who_reads_and_who_lists_a_radiograph_at_once_see_each_other(quiet: Serv
         listed.start()
         listed.join(0.3)
     listed.join()
-    (study,) = quiet.studies.page(Filters(), "local").studies
+    (study,) = quiet.studies.worklist.page(Filters(), LOCAL).studies
     assert study.reference is not None and study.candidate is not None
 
 

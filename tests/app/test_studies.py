@@ -50,7 +50,7 @@ def test_each_file_answers_for_itself_and_is_read_behind_the_request(client: Tes
     png, text, dicom = answer.json()["results"]
     assert (png["file"], png["status"], png["duplicate"], png["predicted"]) == ("a.png", 201, False, True)
     assert (text["status"], text["problem"]["code"]) == (415, "unknown_format") and "study_id" not in text
-    assert dicom["file"] == "b.dcm" and dicom["url"] == f"/studies/{dicom['study_id']}"
+    assert dicom["file"] == "b.dcm" and dicom["url"] == f"/studies/{dicom['instance_id']}"
     study = until_read(client, dicom["study_id"])
     assert (study["patient_name"], study["patient_id"], study["study_date"]) == ("Doe Jane", "4711", "2026-01-02")
     assert study["candidate"]["finding"] == "Atelectasis" and study["candidate"]["positives"] == 2
