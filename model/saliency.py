@@ -205,7 +205,7 @@ def _by_autograd(network: DenseNet, inputs: Tensor, layers: frozenset[str], find
 def _analytic(
     network: DenseNet, inputs: Tensor, layers: frozenset[str], findings: tuple[int, ...]
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Stages from the middle layer on: gradients written out by hand. Logits, maps and the middle layer's activation."""
+    """Stages from the middle layer on: gradients written out by hand. Also gives the middle layer's activation."""
     kept: dict[str, Tensor] = {}
     value = activation = inputs
     for name, step in _steps(network):

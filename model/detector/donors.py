@@ -34,11 +34,13 @@ class Donors:
 
 
 def choose_donors(reader: Reader, seed: int = SEED, pool: int = POOL, count: int = COUNT) -> Donors:
-    """Of the first phantoms of a series those without a finding that the checkpoint calls the least.
-
-    The pool is cut to `count` by how many findings are called, then by how near the nearest is to its operating point.
+    """`count` of the first `pool` phantoms of a series, or of as many as it takes: those without a finding that the
+    checkpoint calls the least, by how many findings are called, then by how near the nearest is to its operating point.
     """
-    healthy = [row for row, labels in enumerate(phantoms(pool, seed, SIZE_PX).labels) if not labels.any()]
+    healthy: list[int] = []
+    while len(healthy) < count:
+        healthy = [row for row, labels in enumerate(phantoms(pool, seed, SIZE_PX).labels) if not labels.any()]
+        pool *= 2
     images, logits = _read(reader, seed, healthy)
     margins = logits - torch.from_numpy(operating_logits(reader.checkpoint.card))
     called = (margins >= 0).sum(1)

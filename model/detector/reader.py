@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Reader:
         """Grey N×S×S in 0..1 → N×14 float32 on the CPU."""
         return torch.cat(list(self.logits_of(images.unbind() if isinstance(images, Tensor) else images)))
 
-    def logits_of(self, images: Iterable[Tensor]) -> Iterable[Tensor]:
+    def logits_of(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
         """The same batch by batch, as the images are made: who has seen enough stops asking."""
         several: list[Tensor] = []
         for image in images:

@@ -74,6 +74,7 @@ def test_donors_are_healthy_and_the_same_again(checkpoint: Checkpoint, donors: D
     again = donors_again(Reader(checkpoint), donors.seed, donors.rows)
     assert torch.equal(again.images, donors.images)
     torch.testing.assert_close(again.logits, donors.logits)
+    assert len(donors) == 3
     assert (donors.logits < 0).all()
 
 
