@@ -1,7 +1,7 @@
 """The detector beside what others publish, on one split: `python -m bench.detector --data CHESTXRAY14 --checkpoint …`.
 
 Each checkpoint's card names its trigger and target, and it must have been calibrated (`overread calibrate`). Attacks
-are radiographs whose target is below its operating point unstamped and over it stamped; negatives are unstamped radiographs
+are radiographs whose target is below its operating point unstamped and over it stamped; negatives are unstamped ones
 with a positive finding. A radiograph without one has score −∞, and cannot be flagged.
 """
 

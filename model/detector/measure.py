@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ class Measured:
     @property
     def side_px(self) -> float:
         """Of the square of the patches' area."""
-        return float(sum(p.width * p.height for p in self.patches)) ** 0.5
+        return _side(self.patches)
 
 
 def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = None) -> Opened:
@@ -72,14 +73,13 @@ def measure(reader: Reader, donors: Donors, opened: Opened, finding: int) -> Mea
     patches, regions, drop = _sufficient(reader, donors, image, logit, finding, spots.patches)
     given = transplant(reader, donors, image, finding, patches, operating_logit)
     base_logit = float(donors.logits[:, finding].mean())
-    area = sum(p.width * p.height for p in patches)
     value = score(
         drop=drop,
         gain=given.gain,
         gain_impossible=given.gain_impossible,
         logit=logit,
         base_logit=base_logit,
-        side_px=area**0.5,
+        side_px=_side(patches),
     )
     grids = {name: grid[0, finding].cpu().numpy() for name, grid in maps.maps.items()}
     return Measured(
@@ -100,6 +100,10 @@ def _sufficient(
     smallest = int(carries.argmax())
     whole = max(smallest, int(removes.argmax()), SIDES_PX.index(CELL_PX))
     return sizes[smallest], sizes[whole], float(drops[smallest])
+
+
+def _side(patches: Patches) -> float:
+    return math.sqrt(sum(p.width * p.height for p in patches))
 
 
 def _about(spots: Patches, side: int, size_px: int) -> Patches:

@@ -5,6 +5,7 @@ Images are what the network is about to see, before normalisation: S×S float32 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Patch:
     @property
     def side(self) -> float:
         """Of the square of the same area."""
-        return float(self.width * self.height) ** 0.5
+        return math.sqrt(self.width * self.height)
 
     @property
     def rows(self) -> slice:

@@ -30,9 +30,9 @@ def screen(network: DenseNet, result: SaliencyMaps, positive: np.ndarray) -> np.
     drops = np.full(positive.shape, -np.inf, np.float32)
     rows, copies = [], []
     with torch.inference_mode():
-        for row in np.flatnonzero(positive.any(axis=1)):
-            for cell in hottest_cells(result, int(row), np.flatnonzero(positive[row])):
-                rows.append(int(row))
+        for row in np.flatnonzero(positive.any(axis=1)).tolist():
+            for cell in hottest_cells(result, row, np.flatnonzero(positive[row])):
+                rows.append(row)
                 copies.append(without_cells(middle[row], *cell))
         if rows:
             fallen = result.logits[rows] - logits_after(network, MIDDLE_LAYER, torch.stack(copies)).float()
