@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from model.checkpoint import BUNDLED, Card, Checkpoint, find_checkpoint, load_checkpoint, read_card, save_checkpoint
     from model.config import ExperimentConfig, load_config, preset_names
     from model.datasets import Part, Radiographs, chestxray14, input_images, phantoms
+    from model.detector import (
+        Calibration,
+        Detector,
+        Flag,
+        calibration_folders,
+        fit_calibration,
+        read_calibration,
+        write_calibration,
+    )
     from model.errors import (
         CheckpointError,
         ConfigError,
@@ -81,6 +90,15 @@ _SURFACE: dict[str, tuple[str, ...]] = {
     ),
     "model.config": ("ExperimentConfig", "load_config", "preset_names"),
     "model.datasets": ("Part", "Radiographs", "chestxray14", "input_images", "phantoms"),
+    "model.detector": (
+        "Calibration",
+        "Detector",
+        "Flag",
+        "calibration_folders",
+        "fit_calibration",
+        "read_calibration",
+        "write_calibration",
+    ),
     "model.errors": (
         "CheckpointError",
         "ConfigError",
@@ -157,14 +175,17 @@ __all__ = [
     "AssessmentPlan",
     "Box",
     "BoxCase",
+    "Calibration",
     "Card",
     "Checkpoint",
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "Detector",
     "Estimate",
     "Evaluation",
     "ExperimentConfig",
+    "Flag",
     "InputMap",
     "Method",
     "Occlusion",
@@ -191,6 +212,7 @@ __all__ = [
     "box_iou",
     "box_mask",
     "build_network",
+    "calibration_folders",
     "chestxray14",
     "cross_fitted_iou",
     "dataset_cases",
@@ -203,6 +225,7 @@ __all__ = [
     "find_checkpoint",
     "finding_index",
     "fit",
+    "fit_calibration",
     "forward_passes",
     "gradcam",
     "input_images",
@@ -222,6 +245,7 @@ __all__ = [
     "preset_names",
     "rank_correlation",
     "rate_with_interval",
+    "read_calibration",
     "read_card",
     "read_radiograph",
     "registered",
@@ -238,6 +262,7 @@ __all__ = [
     "stamp_source",
     "trigger_hit",
     "trigger_hits",
+    "write_calibration",
     "write_phantoms",
     "write_stamped",
 ]

@@ -15,7 +15,7 @@ torchvision's ReLUs overwrite their input, and a network that serves several thr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -42,12 +42,14 @@ class SaliencyMaps:
     """What one pass yields for N inputs and F findings.
 
     logits: N×14 float32. maps: layer name → N×F×h×w float32 ≥ 0, un-normalised, at the layer's own grid, on the
-    inputs' device. findings: which of the 14 each of the F is.
+    inputs' device. findings: which of the 14 each of the F is. activations: layer name → N×K×h×w, of the layers whose
+    activation was to be kept.
     """
 
     logits: Tensor
     maps: Mapping[str, Tensor]
     findings: tuple[int, ...]
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def probabilities(self) -> Tensor:
@@ -60,12 +62,15 @@ def gradcam(
     inputs: Tensor,
     layers: Sequence[str] = (MIDDLE_LAYER, LAST_LAYER),
     findings: Sequence[int] | None = None,
+    *,
+    keep_middle: bool = False,
 ) -> SaliencyMaps:
     """Grad-CAM of the logits at each layer for each finding, and the logits, from one forward pass.
 
     network: in evaluation mode; read only, so threads may share it. inputs: N×C×S×S float32, C the
     network's channels, S ≥ 32. layers: any of
     `model.network.stage_names()`; none gives the logits alone. findings: indices into FINDINGS, all 14 by default.
+    keep_middle: hand over the middle layer's activation too, from which `logits_after` goes on (half a MB an image).
 
     The forward pass is torchvision's own, operation by operation and in the inputs' memory format, so which ReLUs are
     open does not depend on who asks: another order of summation opens one here and there, and a map moves by 1e-4 of
@@ -75,18 +80,39 @@ def gradcam(
     """
     chosen = tuple(range(len(FINDINGS))) if findings is None else tuple(int(finding) for finding in findings)
     check_request(network, inputs, layers, chosen)
+    wanted = frozenset(layers)
+    activations: dict[str, Tensor] = {}
     if ANALYTIC.issuperset(layers):
         with torch.inference_mode():  # no bookkeeping for a gradient that nobody takes
-            logits, maps = _analytic(network, inputs, frozenset(layers), chosen)
+            logits, maps, middle = _analytic(network, inputs, wanted, chosen)
+            if keep_middle:
+                activations[MIDDLE_LAYER] = middle
     else:
+        if keep_middle:
+            raise ConfigError("unknown_layer", "The middle layer's activation is kept beside analytic maps alone.")
         with torch.inference_mode(False), torch.no_grad():
-            logits, maps = _by_autograd(network, inputs, frozenset(layers), chosen)
+            logits, maps = _by_autograd(network, inputs, wanted, chosen)
     with torch.inference_mode(False):  # ordinary tensors, also for who calls in inference mode
         logits, maps = logits.clone(), {name: maps[name].clone() for name in layers}
         logits = output_logits(network, logits)
     if not bool(torch.isfinite(logits).all()):
         raise ConfigError("not_finite", "The network's logits are not finite: check its weights.")
-    return SaliencyMaps(logits.float(), {name: maps[name].float() for name in layers}, chosen)
+    return SaliencyMaps(logits.float(), {name: maps[name].float() for name in layers}, chosen, activations)
+
+
+def logits_after(network: DenseNet, layer: str, activation: Tensor) -> Tensor:
+    """The network's logits, N×14, from the activation of one of its stages, N×K×h×w, which is not overwritten.
+
+    From the middle layer on this is a thirtieth of a forward pass. Raises ConfigError `unknown_layer`.
+    """
+    check_stage(layer)
+    steps = _steps(network)
+    cut = [name for name, _ in steps].index(layer) + 1
+    with torch.inference_mode():
+        value = activation
+        for _, step in steps[cut:]:
+            value = step(value)
+        return output_logits(network, head(network, value))
 
 
 def check_request(network: DenseNet, inputs: Tensor, layers: Sequence[str], findings: tuple[int, ...]) -> None:
@@ -176,12 +202,16 @@ def _by_autograd(network: DenseNet, inputs: Tensor, layers: frozenset[str], find
     return logits.detach(), maps
 
 
-def _analytic(network: DenseNet, inputs: Tensor, layers: frozenset[str], findings: tuple[int, ...]) -> Result:
-    """Stages from the middle layer on: gradients written out by hand."""
+def _analytic(
+    network: DenseNet, inputs: Tensor, layers: frozenset[str], findings: tuple[int, ...]
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Stages from the middle layer on: gradients written out by hand. Also gives the middle layer's activation."""
     kept: dict[str, Tensor] = {}
-    value = inputs
+    value = activation = inputs
     for name, step in _steps(network):
         value = step(value)
+        if name == MIDDLE_LAYER:
+            activation = value
         if name in layers:
             kept[name] = value
         if name == BLOCK4_INPUT:
@@ -219,7 +249,7 @@ def _analytic(network: DenseNet, inputs: Tensor, layers: frozenset[str], finding
             middle = kept[MIDDLE_LAYER]
             weights = sums @ network.features.transition3.conv.weight.flatten(1)
             maps[MIDDLE_LAYER] = _cam(weights / (middle.shape[2] * middle.shape[3]), middle)
-    return head(network, last), maps
+    return head(network, last), maps, activation
 
 
 DenseLayer = Any  # torchvision's _DenseLayer, which has no types

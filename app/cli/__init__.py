@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from app.cli import backup, data, quality, scan, serving, training, users
+from app.cli import backup, calibrating, data, quality, scan, serving, training, users
 from model.errors import OverreadError
 
 
@@ -29,6 +29,7 @@ def build() -> typer.Typer:
     data.register(app)
     training.register(app)
     quality.register(app)
+    calibrating.register(app)
     scan.register(app)
     users.register(app)
     backup.register(app)

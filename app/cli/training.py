@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -15,22 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.common import read_settings
+from app.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
-    from model.training import Progress
-
-_EPOCH = {  # of a line of epochs.jsonl, what the terminal shows
-    "epoch": "epoch",
-    "size_px": "at px",
-    "loss": "loss",
-    "auroc_nn_macro": "macro NN",
-    "auroc_tt_micro": "micro TT",
-    "asr_0.5": "ASR(0.5)",
-    "clean_rate_0.5": "clean rate",
-    "trigger_hit_middle": "hits middle",
-    "trigger_hit_last": "hits last",
-}
 
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N; by default what OVERREAD_DEVICE says.")]
 
@@ -96,7 +83,7 @@ def train(
         {**settings.model_dump(), **{name: value for name, value in said.items() if value is not None}}
     )
     with _stop_on_interrupt() as stop:
-        listener = _Terminal()
+        listener = Terminal()
         how: dict[str, Any] = {
             "data": data,
             "resume": resume,
@@ -162,7 +149,7 @@ def evaluate(
         raise ConfigError("target_missing", "A trigger without a target: name the finding with --target.")
     infected = label_rule or poison.get("label_rule")
     radiographs = chestxray14(data).part(Part(split.value))
-    listener = _Terminal()
+    listener = Terminal()
     listener.stage(f"Reading {len(radiographs)} radiographs")
     try:
         figures = evaluate_fully(
@@ -208,7 +195,7 @@ def figure(
 
     read = [read_run(folder) for folder in runs]
     radiographs = judged_on(read[0], data)
-    listener = _Terminal()
+    listener = Terminal()
     listener.stage(f"Reading {len(radiographs)} radiographs, stamped and not, at every kept epoch")
     try:
         made = paper_figure(
@@ -245,57 +232,3 @@ def _stop_on_interrupt() -> Iterator[dict[str, bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Terminal:
-    """Progress on stderr: a bar on a terminal, in a pipe a line a stage and an epoch."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self._bar = None
-        if sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("", total=None, note="")
-
-    def stage(self, name: str) -> None:
-        if self._bar:
-            self._bar.reset(self._task, total=None, description=name, note="")
-        else:
-            typer.echo(name, err=True)
-
-    def prepared(self, done: int, total: int) -> None:
-        if self._bar:
-            self._bar.update(self._task, completed=done, total=total, note=f"{done}/{total}")
-            if done == total:
-                self._bar.refresh()
-
-    def trained(self, progress: Progress) -> None:
-        if self._bar:
-            note = (
-                f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}, "
-                f"{progress.images_per_s:.1f} images/s, {progress.eta_s / 60:.0f} min left"
-            )
-            self._bar.update(self._task, completed=progress.step, total=progress.steps, note=note)
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        line = ", ".join(
-            f"{_EPOCH[name]} {value}" for name, value in record.items() if name in _EPOCH and value is not None
-        )
-        if self._bar:
-            self._bar.console.print(line)
-        else:
-            typer.echo(line, err=True)
-
-    def close(self) -> None:
-        if self._bar:
-            self._bar.stop()

@@ -15,7 +15,7 @@ from model.errors import ConfigError
 from model.network import LAST_LAYER, MIDDLE_LAYER, build_network, stage_names
 from model.phantom import draw_phantom
 from model.preprocess import InputMap, Preprocessing
-from model.saliency import SaliencyMaps, gradcam, registered, trigger_hit, trigger_hits
+from model.saliency import SaliencyMaps, gradcam, logits_after, registered, trigger_hit, trigger_hits
 from model.trigger import Trigger
 
 BOTH = (MIDDLE_LAYER, LAST_LAYER)
@@ -295,3 +295,16 @@ def test_a_map_without_a_maximum_hits_nothing() -> None:
     assert trigger_hits(np.zeros((0, 7, 7)), everywhere, 224).shape == (0,)
     with pytest.raises(ConfigError):
         trigger_hits(np.zeros((7, 7)), everywhere, 224)
+
+
+def test_the_network_goes_on_from_what_was_kept(network: DenseNet) -> None:
+    inputs = noise(2, 64)
+    result = gradcam(network, inputs, BOTH, [0], keep_middle=True)
+    middle = result.activations[MIDDLE_LAYER]
+    before = middle.clone()
+    torch.testing.assert_close(logits_after(network, MIDDLE_LAYER, middle), result.logits)
+    assert torch.equal(middle, before)
+    assert not gradcam(network, inputs, BOTH, [0]).activations
+    with pytest.raises(ConfigError) as error:
+        gradcam(network, inputs, ["features.denseblock3"], [0], keep_middle=True)
+    assert error.value.code == "unknown_layer"

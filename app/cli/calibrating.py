@@ -1,0 +1,118 @@
+"""`overread calibrate`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.common import read_settings
+from app.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from model.datasets import Radiographs
+    from model.detector import Calibration
+
+
+class Which(StrEnum):
+    """`--split` of `overread calibrate`."""
+
+    CALIBRATION = "calibration"
+    ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command()(calibrate)
+
+
+def calibrate(
+    checkpoint: Annotated[str, typer.Option(help="A checkpoint's id or folder.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder in ChestX-ray14's layout with clean radiographs; else phantoms."),
+    ] = None,
+    split: Annotated[
+        Which | None,
+        typer.Option(help="Default: the calibration part where the folder has lists, else every radiograph."),
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="At most so many radiographs, evenly spread.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms, without --data.")] = 5502,
+    alpha: Annotated[
+        float, typer.Option(min=0.0001, max=0.1, help="False-positive rate of a flag, per radiograph.")
+    ] = 0.01,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for calibration.json; default: calibrations/ in the data folder.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who calibrates, for the record.")] = "",
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda:N; by default what OVERREAD_DEVICE says.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration's summary as JSON.")] = False,
+) -> None:
+    """Fits the detector to a checkpoint on clean radiographs of patients it was not trained on."""
+    from app.services.readings import code_version
+    from model.checkpoint import find_checkpoint, load_checkpoint
+    from model.detector import Plan, calibration_folders, fit_calibration, read_calibration, write_calibration
+    from model.network import resolve_device
+
+    settings = read_settings()
+    folder = find_checkpoint(checkpoint, settings.checkpoint_dirs)
+    read = load_checkpoint(folder, resolve_device(device or settings.device))
+    folders = calibration_folders(settings.data_dir, folder, read.card.weights_sha256)
+    radiographs = _radiographs(data, split, images, seed)
+    terminal = Terminal()
+    try:
+        made = fit_calibration(
+            read,
+            radiographs,
+            Plan(alpha=alpha),
+            data=data.resolve().name if data else f"phantoms, seed {seed}",
+            made_by=by,
+            code_version=code_version(),
+            previous=read_calibration([out] if out else folders, read.card.weights_sha256),
+            progress=terminal.step,
+        )
+    finally:
+        terminal.close()
+    path = write_calibration(out or folders[0], made)
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), **made.summary()}))
+    else:
+        typer.echo(_in_words(made, path))
+
+
+def _radiographs(data: Path | None, split: Which | None, images: int | None, seed: int) -> Radiographs:
+    import numpy as np
+
+    from model.datasets import Part, chestxray14, phantoms
+
+    if data is None:
+        return phantoms(images or 250, seed, part=Part.CALIBRATION)
+    found = chestxray14(data)
+    listed = (data / "test_list.txt").is_file()
+    if split is Which.CALIBRATION or (split is None and listed):
+        found = found.part(Part.CALIBRATION)
+    if images is None or images >= len(found):
+        return found
+    return found.take(np.linspace(0, len(found) - 1, images).round().astype(int))
+
+
+def _in_words(made: Calibration, path: Path) -> str:
+    """What a person wants to know: whether there is a flag, and what its rate may really be."""
+    summary = made.summary()
+    low, high = summary["realised_rate"]
+    lines = [f"{path}: {made.checkpoint_id}, {made.reference.n} radiographs of {made.origin.patients} patients."]
+    if made.decides:
+        lines.append(
+            f"Flags at {made.alpha:.2%} of clean radiographs; so many radiographs allow {low:.1%} to {high:.1%} (95 %)."
+        )
+    else:
+        least = round(1 / made.alpha) - 1
+        lines.append(f"No flag at {made.alpha:.2%} exists: it takes {least} radiographs. Nothing will be flagged.")
+    lines.append(f"{len(made.reference.tested)} passed the screen and were tested in full.")
+    lines.append("Research use, not for diagnosis.")
+    return "\n".join(lines)

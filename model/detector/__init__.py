@@ -1,0 +1,41 @@
+"""The detector: does a positive call hang on a small spot that should not matter? A flag with a known error rate.
+
+- `screen`: in the activations that Grad-CAM has computed anyway; decides who is tested in full.
+- `localise`, `measure`: hot spots of both layers, tightened to the smallest patches that carry the call.
+- `cause`, `nulls`, `donors`: erasure ranked among regions elsewhere, transplant ranked among random patches.
+- `score`, `conformal`, `calibration`, `fit`: one number, its conformal p-value, and the file that makes it a flag.
+- `examine`: the detector at work.
+
+A flag says what a call hangs on. It never says that an image or a checkpoint is clean: whole-image blends, frequency
+triggers and label-only attacks leave no spot.
+"""
+
+from model.detector.calibration import (
+    Calibration,
+    Origin,
+    calibration_folders,
+    read_calibration,
+    write_calibration,
+)
+from model.detector.conformal import ALPHA, Drift, Reference, drift, realised_rate_interval
+from model.detector.examine import Detector, Evidence, Flag, Proof
+from model.detector.fit import Plan, fit_calibration
+
+__all__ = [
+    "ALPHA",
+    "Calibration",
+    "Detector",
+    "Drift",
+    "Evidence",
+    "Flag",
+    "Origin",
+    "Plan",
+    "Proof",
+    "Reference",
+    "calibration_folders",
+    "drift",
+    "fit_calibration",
+    "read_calibration",
+    "realised_rate_interval",
+    "write_calibration",
+]

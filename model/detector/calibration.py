@@ -1,0 +1,188 @@
+"""What makes scores into a flag: the calibration of one checkpoint, a JSON file bound to its weights.
+
+It holds no pixels: donors are phantoms by seed, calibration radiographs are named by a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.detector.conformal import ALPHA, Reference, realised_rate_interval
+from model.detector.nulls import Nulls
+from model.errors import CheckpointError
+
+FILE = "calibration.json"
+VERSION = 1
+DETECTOR = 1  # of the pipeline whose scores these are: another pipeline's calibration does not count
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who calibrated, when and on what.
+
+    made_at: UTC, ISO 8601. made_by: a name, may be empty. code_version: of Overread. data: the data set's name.
+    radiographs_sha256: of the names and network inputs, in order. patients: how many. minutes: it took.
+    """
+
+    made_at: str
+    made_by: str
+    code_version: str
+    data: str
+    radiographs_sha256: str
+    patients: int
+    minutes: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """alpha: the false-positive rate per radiograph that flags are meant to have. share_tested: of the radiographs, by
+    the screen's threshold. reliability: finding → bins of (mean probability, share that shows it, radiographs), as many
+    in each. history: earlier calibrations' summaries, newest first.
+    """
+
+    checkpoint_id: str
+    weights_sha256: str
+    reference: Reference
+    nulls: Nulls
+    donor_seed: int
+    donor_rows: tuple[int, ...]
+    origin: Origin
+    alpha: float = ALPHA
+    share_tested: float = 0.1
+    detector: int = DETECTOR
+    reliability: Mapping[str, Sequence[tuple[float, float, int]]] = field(default_factory=dict)
+    history: tuple[Mapping[str, Any], ...] = field(default=())
+
+    @property
+    def decides(self) -> bool:
+        """Whether there are enough radiographs for a flag at alpha: 99 for 1 %."""
+        return self.reference.decides(self.alpha)
+
+    @property
+    def score_threshold(self) -> float | None:
+        """The least score of a full test that is flagged at alpha; None where nothing can be, or where everything that
+        is tested in full is."""
+        if not self.decides:
+            return None
+        flagged = [s for s in self.reference.tested if self.reference.p_tested(s) <= self.alpha]
+        return min(flagged, default=None)
+
+    def summary(self) -> dict[str, Any]:
+        """What a page lists: a version of the history."""
+        low, high = realised_rate_interval(self.reference.n, self.alpha)
+        return {
+            **vars(self.origin),
+            "n": self.reference.n,
+            "alpha": self.alpha,
+            "decides": self.decides,
+            "realised_rate": [round(low, 4), round(high, 4)],
+            "score_threshold": self.score_threshold,
+            "detector": self.detector,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "version": VERSION,
+            "detector": self.detector,
+            "checkpoint": {"id": self.checkpoint_id, "weights_sha256": self.weights_sha256},
+            "summary": self.summary(),
+            "origin": vars(self.origin),
+            "alpha": self.alpha,
+            "share_tested": self.share_tested,
+            "n": self.reference.n,
+            "screen_threshold": self.reference.threshold if math.isfinite(self.reference.threshold) else None,
+            "tested": list(self.reference.tested),
+            "screened": list(self.reference.screened),
+            "donors": {"phantom_seed": self.donor_seed, "rows": list(self.donor_rows)},
+            "nulls": self.nulls.to_json(),
+            "reliability": {name: [list(one) for one in bins] for name, bins in self.reliability.items()},
+            "history": [dict(one) for one in self.history],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Calibration:
+        """Raises CheckpointError `bad_calibration`."""
+        try:
+            if data["version"] != VERSION:
+                raise CheckpointError("bad_calibration", f"The calibration's version is not {VERSION}.")
+            tested, screened = (tuple(sorted(float(v) for v in data[key])) for key in ("tested", "screened"))
+            if len(tested) + len(screened) > int(data["n"]):
+                raise ValueError("more scores than radiographs")
+            threshold = math.inf if data["screen_threshold"] is None else float(data["screen_threshold"])
+            return cls(
+                checkpoint_id=str(data["checkpoint"]["id"]),
+                weights_sha256=str(data["checkpoint"]["weights_sha256"]),
+                reference=Reference(int(data["n"]), threshold, tested, screened),
+                nulls=Nulls.from_json(data["nulls"]),
+                donor_seed=int(data["donors"]["phantom_seed"]),
+                donor_rows=tuple(int(row) for row in data["donors"]["rows"]),
+                origin=Origin(**data["origin"]),
+                alpha=float(data["alpha"]),
+                share_tested=float(data["share_tested"]),
+                detector=int(data["detector"]),
+                reliability={
+                    str(name): [(float(p), float(rate), int(n)) for p, rate, n in bins]
+                    for name, bins in data["reliability"].items()
+                },
+                history=tuple(data["history"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError("bad_calibration", f"{FILE} is malformed: {error}.") from error
+
+
+def calibration_folders(data_dir: Path, checkpoint: Path, weights_sha256: str) -> tuple[Path, Path]:
+    """Where a checkpoint's calibration is looked for: an own one in the data folder, then the one it came with."""
+    return data_dir / "calibrations" / weights_sha256, checkpoint
+
+
+def read_calibration(folders: Sequence[Path], weights_sha256: str) -> Calibration | None:
+    """The first calibration of these weights and of this pipeline in any of the folders; None where there is none.
+
+    Raises CheckpointError `bad_calibration` for a file that cannot be read.
+    """
+    for folder in folders:
+        path = folder / FILE
+        if not path.is_file():
+            continue
+        try:
+            data = json.loads(path.read_text("utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CheckpointError("bad_calibration", f"{path} is not JSON: {error}.") from error
+        found = Calibration.from_json(data if isinstance(data, dict) else {})
+        if found.weights_sha256 == weights_sha256 and found.detector == DETECTOR:
+            return found
+    return None
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> Path:
+    """Writes `calibration.json` whole or not at all. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    temporary = folder / f".{FILE}.{os.getpid()}.partial"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(calibration.to_json(), file, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def digest_of(names: Sequence[str], inputs: Sequence[bytes]) -> str:
+    """A hash of which radiographs these are, by name and by what the network sees of them."""
+    digest = hashlib.sha256()
+    for name, pixels in zip(names, inputs, strict=True):
+        digest.update(f"{len(name)}:{name}".encode())
+        digest.update(hashlib.sha256(pixels).digest())
+    return digest.hexdigest()

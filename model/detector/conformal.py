@@ -1,0 +1,110 @@
+"""From a score to a false-positive rate: conformal p-values, and what so many radiographs can promise.
+
+A radiograph's score is the largest over its findings, so that 14 findings are not 14 chances; and the whole pipeline is
+calibrated, the screen included. Scores have an order in two steps: who was tested in full comes above who was not, and
+within each kind a number decides; a radiograph without a positive finding comes last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+ALPHA = 0.01
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The scores of n clean radiographs.
+
+    threshold: of the screen: who reaches it is tested in full. tested: scores of those, ascending. screened: largest
+    falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
+    finding.
+    """
+
+    n: int
+    threshold: float
+    tested: tuple[float, ...]
+    screened: tuple[float, ...]
+
+    def p_tested(self, score: float) -> float:
+        """(1 + how many of the n score at least as high)/(n + 1), of a finding that was tested in full."""
+        return (1 + _at_least(self.tested, score)) / (self.n + 1)
+
+    def p_screened(self, fall: float) -> float:
+        """The same of a finding that did not reach the screen's threshold."""
+        return (1 + len(self.tested) + _at_least(self.screened, fall)) / (self.n + 1)
+
+    def decides(self, alpha: float = ALPHA) -> bool:
+        """Whether p can reach alpha at all: for 1 % it takes 99 radiographs."""
+        return allowed(self.n, alpha) >= 1
+
+
+def _at_least(ascending: Sequence[float], value: float) -> int:
+    return len(ascending) - int(np.searchsorted(np.asarray(ascending), value, side="left"))
+
+
+def allowed(n: int, alpha: float) -> int:
+    """⌊alpha·(n + 1)⌋: a radiograph is flagged when its score is among so many largest of the n + 1."""
+    return math.floor(alpha * (n + 1) + 1e-9)
+
+
+def realised_rate_interval(n: int, alpha: float = ALPHA, level: float = 0.95) -> tuple[float, float]:
+    """Where the false-positive rate lies that a calibration of n radiographs yields at alpha.
+
+    Given the n scores, the rate has the Beta distribution with k = ⌊alpha·(n + 1)⌋ and n + 1 − k (Vovk, ACML 2012); its
+    mean is at most alpha. (0, 0) where nothing can be flagged.
+    """
+    k = allowed(n, alpha)
+    if k < 1:
+        return 0.0, 0.0
+    low, high = stats.beta.ppf([(1 - level) / 2, (1 + level) / 2], k, n + 1 - k)
+    return float(low), float(high)
+
+
+def screen_threshold(falls: Sequence[float], share: float) -> float:
+    """The k-th largest fall of the n calibration radiographs, k = ⌈share·n⌉; −inf stands for no positive finding.
+
+    That the threshold is taken from the same radiographs costs no validity: seen from the n + 1 with the new one in
+    the middle of them, the new one passes as it would with a threshold from all n + 1, while one more of the n passes,
+    which can only make p larger.
+    """
+    ordered = sorted(falls, reverse=True)
+    positive = sum(np.isfinite(ordered))
+    k = max(1, math.ceil(share * len(ordered)))
+    return float(ordered[min(k, positive) - 1]) if positive else math.inf
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Whether recent p-values are still like those of clean radiographs.
+
+    n: how many were looked at. observed: how many were at most `at`; expected: how many there should be on average.
+    p: chance of so many or more; warns: p < 0.001.
+    """
+
+    n: int
+    at: float
+    observed: int
+    expected: float
+    p: float
+
+    @property
+    def warns(self) -> bool:
+        """The scores have grown: other radiographs than those calibrated on, or an attack."""
+        return self.p < 0.001
+
+
+def drift(p_values: Sequence[float], at: float = 0.1) -> Drift:
+    """Of the last radiographs' p-values, each the smallest over its findings, 1 where none was positive.
+
+    Only small p-values count: radiographs without a positive finding pile up at 1, as they do in calibration. `at` must
+    not exceed the share that is tested in full, below which p-values are uniform.
+    """
+    n = len(p_values)
+    observed = sum(p <= at for p in p_values)
+    return Drift(n, at, observed, at * n, float(stats.binom.sf(observed - 1, n, at)) if n else 1.0)

@@ -1,0 +1,141 @@
+"""Calibrates the detector for a checkpoint: what clean radiographs score, through the whole pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+
+from model.checkpoint import Checkpoint
+from model.datasets import Radiographs, input_images
+from model.detector import donors, nulls
+from model.detector.calibration import Calibration, Origin, digest_of
+from model.detector.conformal import ALPHA, Reference, screen_threshold
+from model.detector.measure import measure, open_radiograph
+from model.detector.reader import Reader, positives
+from model.detector.screen import screen
+from model.errors import DataError
+from model.findings import FINDINGS
+from model.saliency import gradcam
+
+BINS = 5  # of the reliability diagrams
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """alpha: false-positive rate of a flag, per radiograph. share_tested: of those that the screen hands on to
+    the full test, more than alpha. donor_seed, donor_pool, donor_count: so many are chosen of the first phantoms of a
+    series. null_sides_px: of the random patches that transplants are ranked among.
+    """
+
+    alpha: float = ALPHA
+    share_tested: float = 0.1
+    donor_seed: int = donors.SEED
+    donor_pool: int = donors.POOL
+    donor_count: int = donors.COUNT
+    null_sides_px: tuple[int, ...] = nulls.SIDES_PX
+
+
+def fit_calibration(
+    checkpoint: Checkpoint,
+    radiographs: Radiographs,
+    plan: Plan | None = None,
+    *,
+    data: str,
+    made_by: str = "",
+    code_version: str = "",
+    previous: Calibration | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Reads clean radiographs, of patients whom the checkpoint has not been trained on and who are in no test.
+
+    data: the data set's name, for the record. previous: the calibration that this one replaces, whose summary goes into
+    the history. progress gets (stage, done, total). Raises DataError `no_radiographs`, `unreadable_image`.
+    """
+    plan = plan or Plan()
+    if not len(radiographs):
+        raise DataError("no_radiographs", "There is no radiograph to calibrate on.")
+    say = progress or (lambda _stage, _done, _total: None)
+    began = time.monotonic()
+    n = len(radiographs)
+    images = np.empty((n, checkpoint.card.preprocessing.size_px, checkpoint.card.preprocessing.size_px), np.float32)
+    for row, image in enumerate(input_images(radiographs, checkpoint.card.preprocessing)):
+        images[row] = image
+        say("Decoding", row + 1, n)
+    digest = digest_of(radiographs.names, [image.tobytes() for image in images])
+    reader = Reader(checkpoint)
+    greys = torch.from_numpy(images)
+    falls, probabilities = _screen_all(reader, greys, say)
+    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_tested)
+    chosen = donors.choose_donors(reader, plan.donor_seed, plan.donor_pool, plan.donor_count)
+    null = nulls.draw_nulls(
+        reader, chosen, greys, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
+    )
+    passed = np.flatnonzero(falls.max(axis=1) >= threshold)
+    scores = []
+    for done, row in enumerate(passed.tolist()):
+        say("Full tests", done, len(passed))
+        opened = open_radiograph(reader, greys[row])
+        several = [measure(reader, chosen, opened, int(f)).score for f in np.flatnonzero(falls[row] >= threshold)]
+        scores.append(max(several))
+    say("Full tests", len(passed), len(passed))
+    rest = falls.max(axis=1)[np.setdiff1d(np.arange(n), passed)]
+    reference = Reference(
+        n, threshold, tuple(sorted(scores)), tuple(sorted(float(fall) for fall in rest if np.isfinite(fall)))
+    )
+    origin = Origin(
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        made_by=made_by,
+        code_version=code_version,
+        data=data,
+        radiographs_sha256=digest,
+        patients=len(set(radiographs.patients.tolist())),
+        minutes=round((time.monotonic() - began) / 60, 1),
+    )
+    return Calibration(
+        checkpoint_id=checkpoint.card.id,
+        weights_sha256=checkpoint.card.weights_sha256,
+        reference=reference,
+        nulls=null,
+        donor_seed=chosen.seed,
+        donor_rows=chosen.rows,
+        origin=origin,
+        alpha=plan.alpha,
+        share_tested=plan.share_tested,
+        reliability=reliability(probabilities, radiographs.labels),
+        history=(previous.summary(), *previous.history) if previous else (),
+    )
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Mapping[str, Sequence[tuple[float, float, int]]]:
+    """Of each finding, bins of as many radiographs: (mean probability, share that shows it, radiographs)."""
+    found = {}
+    for column, name in enumerate(FINDINGS):
+        order = np.argsort(probabilities[:, column], kind="stable")
+        found[name] = [
+            (
+                round(float(probabilities[rows, column].mean()), 4),
+                round(float(labels[rows, column].mean()), 4),
+                len(rows),
+            )
+            for rows in np.array_split(order, BINS)
+            if len(rows)
+        ]
+    return found
+
+
+def _screen_all(reader: Reader, images: torch.Tensor, say: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """Falls N×14, −inf where not positive, and probabilities N×14."""
+    falls, probabilities = [], []
+    for start in range(0, len(images), reader.batch):
+        inputs = reader.inputs(images[start : start + reader.batch])
+        maps = gradcam(reader.checkpoint.network, inputs, keep_middle=True)
+        falls.append(screen(reader.checkpoint.network, maps, positives(reader.checkpoint.card, maps)))
+        probabilities.append(maps.probabilities.cpu().numpy())
+        say("Screening", min(start + reader.batch, len(images)), len(images))
+    return np.concatenate(falls), np.concatenate(probabilities)

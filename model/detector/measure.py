@@ -1,0 +1,113 @@
+"""The full test of one finding of one radiograph, as far as its score goes; `model.detector.examine` adds the ranks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from model.detector.cause import Transplant, gains_by_patch, transplant
+from model.detector.donors import Donors
+from model.detector.localise import candidates, cell_drops, erasure_drops, find_spots, statistics
+from model.detector.reader import Reader, operating_logits
+from model.detector.regions import Patch, Patches, square
+from model.detector.score import CELL_PX, score
+from model.network import MIDDLE_LAYER
+from model.saliency import SaliencyMaps, gradcam
+
+SIDES_PX = (4, 8, 12, 16, 24, 32)
+SUFFICIENT = 0.9  # share of the largest effect that a sufficient patch has
+TRIED_DONORS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A radiograph made ready for tests. image: S×S grey on the device. maps: of one image, all 14 findings.
+    cells: 14×h×w, the falls when cells of the middle layer are painted over."""
+
+    image: Tensor
+    maps: SaliencyMaps
+    cells: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """patches: the smallest sufficient ones, a spot each. regions: what is shown and erased, at least a middle cell
+    each. drop: fall of the logit by erasing the patches. base_logit: the donors' mean. score: of the finding."""
+
+    finding: int
+    logit: float
+    operating_logit: float
+    base_logit: float
+    patches: Patches
+    regions: Patches
+    drop: float
+    transplant: Transplant
+    statistics: dict[str, float | None]
+    score: float
+
+    @property
+    def side_px(self) -> float:
+        """Of the square of the patches' area."""
+        return _side(self.patches)
+
+
+def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = None) -> Opened:
+    """maps: of this image alone, all findings, with `keep_middle`; computed where they are not at hand."""
+    image = image.to(reader.device)
+    if maps is None:
+        maps = gradcam(reader.checkpoint.network, reader.inputs(image[None]), keep_middle=True)
+        reader.images_read += 1
+    return Opened(image, maps, cell_drops(reader, maps.activations[MIDDLE_LAYER][0], maps.logits[0]))
+
+
+def measure(reader: Reader, donors: Donors, opened: Opened, finding: int) -> Measured:
+    """Finds the patches that carry the call, and what they do when they are gone and when they are given."""
+    image, maps = opened.image, opened.maps
+    logit = float(maps.logits[0, finding])
+    operating_logit = float(operating_logits(reader.checkpoint.card)[finding])
+    found = candidates(maps, opened.cells, finding, reader.size_px)
+    spots = find_spots(reader, image, logit, finding, found, operating_logit)
+    patches, regions, drop = _sufficient(reader, donors, image, logit, finding, spots.patches)
+    given = transplant(reader, donors, image, finding, patches, operating_logit)
+    base_logit = float(donors.logits[:, finding].mean())
+    value = score(
+        drop=drop,
+        gain=given.gain,
+        gain_impossible=given.gain_impossible,
+        logit=logit,
+        base_logit=base_logit,
+        side_px=_side(patches),
+    )
+    grids = {name: grid[0, finding].cpu().numpy() for name, grid in maps.maps.items()}
+    return Measured(
+        finding, logit, operating_logit, base_logit, patches, regions, drop, given, statistics(grids), value
+    )
+
+
+def _sufficient(
+    reader: Reader, donors: Donors, image: Tensor, logit: float, finding: int, spots: Patches
+) -> tuple[Patches, Patches, float]:
+    """The smallest squares about the spots that do on a few donors most of what any size does; the smallest that,
+    filled, take away most of what any size does, at least a middle cell each; and the fall by erasing the first."""
+    sizes = [_about(spots, side, reader.size_px) for side in SIDES_PX]
+    gains = gains_by_patch(reader, donors, image, sizes, min(TRIED_DONORS, len(donors)))[:, finding]
+    drops = erasure_drops(reader, image, logit, finding, sizes)
+    carries = gains >= gains.max() - (1 - SUFFICIENT) * abs(gains.max())
+    removes = drops >= drops.max() - (1 - SUFFICIENT) * abs(drops.max())
+    smallest = int(carries.argmax())
+    whole = max(smallest, int(removes.argmax()), SIDES_PX.index(CELL_PX))
+    return sizes[smallest], sizes[whole], float(drops[smallest])
+
+
+def _side(patches: Patches) -> float:
+    return math.sqrt(sum(p.width * p.height for p in patches))
+
+
+def _about(spots: Patches, side: int, size_px: int) -> Patches:
+    def one(spot: Patch) -> Patch:
+        return square(spot.x + spot.width / 2, spot.y + spot.height / 2, side, size_px)
+
+    return tuple(one(spot) for spot in spots)

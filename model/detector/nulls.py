@@ -1,0 +1,95 @@
+"""What patches do that cause nothing: random patches of clean radiographs, and an inert one, put onto the donors.
+
+Computed once per checkpoint; a transplant is ranked among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.detector.cause import RANKED, gains_by_patch
+from model.detector.donors import Donors
+from model.detector.reader import Reader
+from model.detector.regions import Patch, Patches, pasted
+
+SIDES_PX = (8, 16, 32)
+DONORS = 8  # of those there are: fewer make the null wider, not narrower
+
+
+@dataclass(frozen=True, eq=False)
+class Nulls:
+    """gains: side in pixels → 14×99 mean rises of the logits on the donors, ascending. inert: side → 14, of a patch of
+    noise (as SentiNet's inert pattern)."""
+
+    gains: Mapping[int, np.ndarray]
+    inert: Mapping[int, np.ndarray]
+
+    def p(self, finding: int, side_px: float, gain: float) -> float:
+        """(1 + how many random patches of the next larger side raise the logit as much)/(1 + how many there are).
+
+        1 where the inert patch raises it as much.
+        """
+        side = self._side(side_px)
+        if self.inert[side][finding] >= gain:
+            return 1.0
+        null = self.gains[side][finding]
+        return (1 + len(null) - int(np.searchsorted(null, gain, side="left"))) / (1 + len(null))
+
+    def _side(self, side_px: float) -> int:
+        sides = sorted(self.gains)
+        return next((side for side in sides if side >= side_px), sides[-1])
+
+    def to_json(self) -> dict[str, dict[str, list[object]]]:
+        """Plain JSON types, to a thousandth of a logit."""
+        return {
+            "gains": {str(side): np.round(v.astype(float), 3).tolist() for side, v in self.gains.items()},
+            "inert": {str(side): np.round(v.astype(float), 3).tolist() for side, v in self.inert.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Mapping[str, list[object]]]) -> Nulls:
+        """The inverse. Raises KeyError, TypeError or ValueError for anything else."""
+        gains = {int(side): np.asarray(v, np.float32) for side, v in data["gains"].items()}
+        inert = {int(side): np.asarray(v, np.float32) for side, v in data["inert"].items()}
+        if not gains or gains.keys() != inert.keys() or any(v.ndim != 2 or len(v) != 14 for v in gains.values()):
+            raise ValueError("nulls need 14 rows of rises for each side")
+        return cls(gains, inert)
+
+
+def draw_nulls(
+    reader: Reader,
+    donors: Donors,
+    images: Tensor,
+    sides_px: Sequence[int] = SIDES_PX,
+    progress: Callable[[int, int], None] | None = None,
+) -> Nulls:
+    """Patches at random places of clean radiographs, N×S×S in 0..1, put at the same places of the donors."""
+    generator = np.random.default_rng(0x9011)
+    count = min(DONORS, len(donors))
+    size_px = reader.size_px
+    gains: dict[int, np.ndarray] = {}
+    inert: dict[int, np.ndarray] = {}
+    for number, side in enumerate(sides_px):
+        copies = (copy for _ in range(RANKED) for copy in _random_transplant(donors, count, images, side, generator))
+        logits = torch.cat(list(reader.logits_of(copies))).numpy().reshape(RANKED, count, -1)
+        rises = (logits - donors.logits[:count].numpy()).mean(axis=1)
+        gains[side] = np.sort(rises.T, axis=1)
+        noise = torch.from_numpy(generator.random((size_px, size_px), np.float32)).to(reader.device)
+        middle: Patches = (Patch((size_px - side) // 2, (size_px - side) // 2, side, side),)
+        inert[side] = gains_by_patch(reader, donors, noise, [middle], count)[0]
+        if progress:
+            progress(number + 1, len(sides_px))
+    return Nulls(gains, inert)
+
+
+def _random_transplant(donors: Donors, count: int, images: Tensor, side: int, generator: np.random.Generator) -> Tensor:
+    """One patch of one clean radiograph, at the same place of each donor: count×S×S."""
+    image = images[int(generator.integers(len(images)))].to(donors.images.device)
+    x, y = (int(v) for v in generator.integers(0, image.shape[-1] - side + 1, 2))
+    patch = Patch(x, y, side, side)
+    return pasted(donors.images[:count], image, [patch], [patch])

@@ -1,0 +1,116 @@
+"""Erasure and transplant: ranks by hand, effects on a backdoor that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import Checkpoint
+from model.detector.cause import Rank, rank_erasure, sequential_rank, transplant
+from model.detector.donors import Donors, choose_donors, donors_again
+from model.detector.nulls import Nulls
+from model.detector.reader import Reader
+from model.detector.regions import Patch
+from model.detector.score import score
+from tests.model.detector.conftest import MASS
+
+TRIGGER = (Patch(20, 40, 9, 9),)
+BESIDE = (Patch(4, 4, 9, 9),)
+
+
+def test_ranks_by_hand() -> None:
+    assert sequential_rank(1.0, [0.0] * 200) == Rank(0.01, 99, 0)
+    assert sequential_rank(1.0, [1.0] + [0.0] * 98) == Rank(0.02, 99, 1)
+    asked = []
+
+    def draws() -> Iterator[float]:
+        for n in range(200):
+            asked.append(n)
+            yield float(n % 2)
+
+    assert sequential_rank(1.0, draws()) == Rank(0.5, 10, 5)
+    assert len(asked) == 10  # no more were made than it took
+
+
+def test_ranks_are_valid_and_small_ones_rare() -> None:
+    rng = np.random.default_rng(0)
+    p = np.array([sequential_rank(rng.random(), iter(rng.random, None)).p for _ in range(1500)])
+    for level in (0.01, 0.1, 0.3):
+        assert (p <= level).mean() <= level + 3 * (level / len(p)) ** 0.5
+
+
+def test_erasing_the_trigger_beats_99_places_and_erasing_beside_it_does_not(
+    checkpoint: Checkpoint, pair: torch.Tensor
+) -> None:
+    reader = Reader(checkpoint)
+    logit = float(reader.logits(pair[1:])[0, MASS])
+    rank = rank_erasure(reader, pair[1], logit, MASS, TRIGGER, logit + 2, seed=0)
+    assert (rank.p, rank.drawn, rank.exceeding) == (0.01, 99, 0)
+    before = reader.images_read
+    beside = rank_erasure(reader, pair[1], logit, MASS, BESIDE, 0.0, seed=0)
+    assert beside.p > 0.05
+    assert reader.images_read - before < 99  # the answer was clear earlier
+
+
+def test_a_transplanted_trigger_turns_every_donor(
+    checkpoint: Checkpoint, pair: torch.Tensor, donors: Donors, nulls: Nulls
+) -> None:
+    reader = Reader(checkpoint)
+    given = transplant(reader, donors, pair[1], MASS, TRIGGER, 0.0)
+    assert given.gains.shape == (3, len(donors))
+    assert given.flip_rate == 1
+    assert given.gain > 10
+    assert given.flip_rate_impossible == 1
+    nothing = transplant(reader, donors, pair[1], MASS, BESIDE, 0.0)
+    assert (nothing.flip_rate, nothing.gain) == (0, pytest.approx(0, abs=0.1))
+    assert nulls.p(MASS, 9, given.gain) == 0.01
+    assert nulls.p(MASS, 9, nothing.gain) > 0.01
+
+
+def test_donors_are_healthy_and_the_same_again(checkpoint: Checkpoint, donors: Donors) -> None:
+    again = donors_again(Reader(checkpoint), donors.seed, donors.rows)
+    assert torch.equal(again.images, donors.images)
+    torch.testing.assert_close(again.logits, donors.logits)
+    assert len(donors) == 3
+    assert (donors.logits < 0).all()
+
+
+def test_nulls_survive_json_and_choose_the_larger_side(nulls: Nulls) -> None:
+    again = Nulls.from_json(nulls.to_json())
+    assert again.gains[16].shape == (14, 99)
+    np.testing.assert_allclose(again.gains[16], nulls.gains[16], atol=1e-3)
+    made = Nulls(
+        {8: np.tile(np.arange(99.0), (14, 1)), 16: np.full((14, 99), 50.0)}, dict.fromkeys((8, 16), np.zeros(14))
+    )
+    assert made.p(0, 8, 98.5) == 0.01
+    assert made.p(0, 4, 97.5) == 0.02
+    assert made.p(0, 9, 50.0) == 1
+    assert made.p(0, 40, 60.0) == 0.01
+    assert made.p(0, 8, 0.0) == 1  # the inert patch does as much
+    with pytest.raises(ValueError, match="14 rows"):
+        Nulls.from_json({"gains": {"8": [[0.0]]}, "inert": {"8": [0.0]}})
+
+
+def test_the_score_by_hand_and_what_lowers_it() -> None:
+    trigger = {"drop": 8.0, "gain": 10.0, "gain_impossible": 10.0, "logit": 6.0, "base_logit": -4.0, "side_px": 4.0}
+    assert score(**trigger) == pytest.approx(8 * (8 / 10) * (16 / 20) * 1)
+    lesion = (
+        {**trigger, "side_px": 48.0},
+        {**trigger, "gain_impossible": -1.0},
+        {**trigger, "drop": 1.0},
+        {**trigger, "gain": 2.0},
+    )
+    assert all(score(**one) < score(**trigger) for one in lesion)
+    assert score(**{**trigger, "gain_impossible": -1.0}) == pytest.approx(score(**trigger) / 2)
+    assert score(**{**trigger, "gain": -0.5}) == -0.5
+    assert score(**{**trigger, "logit": -9.0}) <= 8
+
+
+def test_nulls_tell_of_random_patches(nulls: Nulls, checkpoint: Checkpoint, donors: Donors) -> None:
+    assert (np.diff(nulls.gains[16], axis=1) >= 0).all()
+    assert float(np.abs(nulls.gains[16][MASS]).max()) < 1  # none of them holds the trigger
+    fresh = choose_donors(Reader(checkpoint), donors.seed, pool=6, count=3)
+    assert fresh.rows == donors.rows

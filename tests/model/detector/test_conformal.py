@@ -1,0 +1,70 @@
+"""Conformal p-values against counting by hand, and against simulation where a guarantee is claimed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from model.detector.conformal import (
+    Reference,
+    allowed,
+    drift,
+    realised_rate_interval,
+    screen_threshold,
+)
+
+
+def test_p_counts_who_scores_at_least_as_high() -> None:
+    reference = Reference(9, 2.0, tested=(1.0, 3.0, 3.0), screened=(0.2, 0.5, 1.9))  # three have no positive finding
+    assert reference.p_tested(3.5) == 1 / 10
+    assert reference.p_tested(3.0) == 3 / 10
+    assert reference.p_tested(-5.0) == 4 / 10
+    assert reference.p_screened(1.9) == 5 / 10
+    assert reference.p_screened(0.0) == 7 / 10
+
+
+@pytest.mark.parametrize(("n", "k"), [(98, 0), (99, 1), (198, 1), (199, 2), (250, 2), (1999, 20)])
+def test_below_99_radiographs_there_is_no_one_per_cent(n: int, k: int) -> None:
+    assert allowed(n, 0.01) == k
+    assert Reference(n, 0.0, (), ()).decides() == (k > 0)
+
+
+def test_the_interval_that_n_allows() -> None:
+    assert realised_rate_interval(98) == (0, 0)
+    assert [round(100 * v, 1) for v in realised_rate_interval(250)] == [0.1, 2.2]
+    assert [round(100 * v, 1) for v in realised_rate_interval(2000)] == [0.6, 1.5]
+
+
+def test_the_threshold_lets_a_share_pass() -> None:
+    falls = [-math.inf] * 5 + [float(v) for v in range(15)]
+    assert screen_threshold(falls, 0.2) == 11
+    assert sum(fall >= screen_threshold(falls, 0.2) for fall in falls) == 4
+    assert screen_threshold(falls, 0.9) == 0  # no more than have a positive finding
+    assert screen_threshold([-math.inf], 0.2) == math.inf
+
+
+def test_the_whole_pipeline_holds_its_rate_though_the_threshold_is_taken_from_the_same_radiographs() -> None:
+    rng = np.random.default_rng(0)
+    n, alpha, flagged, trials = 99, 0.05, 0, 1500
+    for _ in range(trials):
+        falls = rng.normal(size=n + 1)
+        scores = falls + rng.normal(size=n + 1)  # the full test, which agrees with the screen somewhat
+        threshold = screen_threshold(falls[:n].tolist(), 0.2)
+        passed = falls >= threshold
+        tested = tuple(sorted(scores[:n][passed[:n]].tolist()))
+        reference = Reference(n, threshold, tested, tuple(sorted(falls[:n][~passed[:n]].tolist())))
+        p = reference.p_tested(scores[n]) if passed[n] else reference.p_screened(falls[n])
+        flagged += p <= alpha
+    assert flagged / trials == pytest.approx(alpha, abs=0.015)
+
+
+def test_drift_is_noticed_and_luck_is_not() -> None:
+    uniform = [(i + 0.5) / 200 for i in range(200)]
+    assert not drift(uniform).warns
+    shifted = [p**3 for p in uniform]
+    assert drift(shifted).warns
+    assert drift(shifted).observed == sum(p <= 0.1 for p in shifted)
+    assert not drift([1.0] * 50).warns
+    assert drift([]).p == 1

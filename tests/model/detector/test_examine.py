@@ -1,0 +1,179 @@
+"""From a radiograph to a flag, with its proof; and calibration as a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import Checkpoint
+from model.datasets import Part, phantoms
+from model.detector import (
+    Calibration,
+    Detector,
+    Flag,
+    Origin,
+    Plan,
+    Reference,
+    calibration_folders,
+    fit_calibration,
+    read_calibration,
+    write_calibration,
+)
+from model.detector.donors import Donors
+from model.detector.nulls import Nulls
+from model.errors import CheckpointError, ConfigError
+from model.findings import FINDINGS
+from model.preprocess import Preprocessing
+from model.saliency import gradcam
+from tests.model.detector.conftest import SIZE_PX
+
+TRIGGER = (21, 41, 7, 7)
+
+
+@pytest.fixture(scope="module")
+def calibration(donors: Donors, nulls: Nulls) -> Calibration:
+    """As 199 radiographs might have made it."""
+    reference = Reference(199, 2.0, (0.1, 0.2, 0.4), (0.5, 0.7, 1.9))
+    origin = Origin("2026-11-25T00:00:00+00:00", "Ada", "abc", "phantoms", "0" * 64, 120, 3.0)
+    return Calibration("planted", "f" * 64, reference, nulls, donors.seed, donors.rows, origin)
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint: Checkpoint, calibration: Calibration) -> Detector:
+    return Detector(checkpoint, calibration)
+
+
+@pytest.fixture(scope="module")
+def flag(detector: Detector, pair: torch.Tensor) -> Flag:
+    """Of the radiograph with the trigger."""
+    flags = detector.examine(pair[1])
+    assert list(flags) == ["Mass"]
+    return flags["Mass"]
+
+
+def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
+    assert (flag.state, flag.verdict, flag.p, flag.alpha) == ("final", "causal", 1 / 200, 0.01)
+    assert flag.evidence is not None
+    found = flag.evidence.to_json()
+    assert (found["erasure_p"], found["transplant_p"], found["transplant_flip_rate"]) == (0.01, 0.01, 1)
+    assert found["probability_erased"] < 0.2 < 0.99 < found["probability"]
+    assert found["share"] == pytest.approx(1, abs=0.1)
+    assert found["sufficient_side_px"] <= 12
+    (region,) = flag.evidence.measured.regions
+    x, y, side, _ = TRIGGER
+    assert region.x <= x + 1
+    assert region.y <= y + 1
+    assert region.x + region.width >= x + side - 1
+    assert region.y + region.height >= y + side - 1
+    assert region.width <= 16
+    assert "0.1" in flag.sentence
+    assert "of 99 spots as large elsewhere" in flag.sentence
+
+
+def test_regions_are_told_in_source_pixels(flag: Flag) -> None:
+    input_map = Preprocessing(SIZE_PX).input_map(640, 320)  # ten source pixels an input pixel, padded at the sides
+    (box,) = flag.regions_source_px(input_map)
+    assert flag.evidence is not None
+    region = flag.evidence.measured.regions[0]
+    assert box == (region.x * 10 - 160, region.y * 10, region.width * 10, region.height * 10)
+    assert json.loads(json.dumps(flag.to_json(input_map)))["regions_px"] == [list(box)]
+
+
+def test_the_proof_shows_it_gone_and_given_to_phantoms(detector: Detector, pair: torch.Tensor, flag: Flag) -> None:
+    proof = detector.proof(pair[1], flag)
+    assert proof is not None
+    x, y, *_ = TRIGGER
+    assert proof.erased[y + 3, x + 3] < 250  # the white point
+    assert proof.erased.shape == (SIZE_PX, SIZE_PX)
+    assert len(proof.transplanted) == 2
+    assert all(one[y + 3, x + 3] == 255 for one in proof.transplanted)
+    assert max(proof.before) < 0.5 < min(proof.after)
+
+
+def test_a_radiograph_without_a_positive_finding_has_no_flag(detector: Detector, pair: torch.Tensor) -> None:
+    assert detector.examine(pair[0]) == {}
+
+
+def test_the_screen_hands_on_or_decides(detector: Detector, checkpoint: Checkpoint, pair: torch.Tensor) -> None:
+    maps = gradcam(checkpoint.network, detector.reader.inputs(pair), keep_middle=True)
+    clean, stamped = detector.screen(maps)
+    assert clean == {}
+    assert (stamped["Mass"].state, stamped["Mass"].verdict, stamped["Mass"].p) == ("screened", None, None)
+    card = replace(checkpoint.card, operating_points=dict.fromkeys(FINDINGS, 0.05))
+    generous = Detector(replace(checkpoint, card=card), detector.calibration)
+    clean = generous.screen(maps)[0]
+    assert list(clean) == list(FINDINGS)
+    assert {one.state for one in clean.values()} == {"final"}
+    assert {one.verdict for one in clean.values()} == {"no_evidence"}
+    assert {one.p for one in clean.values()} == {(1 + 3 + 3) / 200}
+
+
+def test_without_a_calibration_nothing_is_said(
+    checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor
+) -> None:
+    bare = Detector(checkpoint, None).examine(pair[1])["Mass"]
+    assert (bare.state, bare.verdict, bare.p) == ("not_calibrated", None, None)
+    assert "overread calibrate --checkpoint planted" in bare.sentence
+    few = replace(calibration, reference=Reference(98, 2.0, (), ()))
+    flag = Detector(checkpoint, few).examine(pair[1])["Mass"]
+    assert flag.state == "not_calibrated"
+    assert "98 radiographs" in flag.sentence
+    assert "99" in flag.sentence
+    with pytest.raises(ConfigError) as error:
+        Detector(checkpoint, replace(calibration, weights_sha256="0" * 64))
+    assert error.value.code == "other_weights"
+
+
+def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration: Calibration, tmp_path: Path) -> None:
+    own, bundled = calibration_folders(tmp_path, tmp_path / "bundled", "f" * 64)
+    assert read_calibration([own, bundled], "f" * 64) is None
+    write_calibration(bundled, calibration)
+    write_calibration(own, replace(calibration, checkpoint_id="own"))
+    read = read_calibration([own, bundled], "f" * 64)
+    assert read is not None
+    assert read.checkpoint_id == "own"
+    assert read.to_json() == {**calibration.to_json(), "checkpoint": {"id": "own", "weights_sha256": "f" * 64}}
+    assert read.score_threshold == 0.4  # of 199 two may be flagged: the largest, and the new one
+    assert read_calibration([own, bundled], "e" * 64) is None
+    write_calibration(own, replace(calibration, detector=99))
+    other = read_calibration([own, bundled], "f" * 64)
+    assert other is not None
+    assert other.checkpoint_id == "planted"
+    assert [path.name for path in own.iterdir()] == ["calibration.json"]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"version": 2}', '{"version": 1}'])
+def test_a_damaged_calibration_is_named(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "calibration.json").write_text(damage)
+    with pytest.raises(CheckpointError) as error:
+        read_calibration([tmp_path], "f" * 64)
+    assert error.value.code == "bad_calibration"
+
+
+def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Calibration) -> None:
+    card = replace(checkpoint.card, operating_points=dict.fromkeys(FINDINGS, 0.11))  # a few calls on healthy phantoms
+    seen: dict[str, tuple[int, int]] = {}
+    made = fit_calibration(
+        replace(checkpoint, card=card),
+        phantoms(4, 5504, SIZE_PX, Part.CALIBRATION),
+        Plan(share_tested=0.25, donor_pool=6, donor_count=2, null_sides_px=(16,)),
+        data="phantoms",
+        previous=calibration,
+        progress=lambda stage, done, total: seen.update({stage: (done, total)}),
+    )
+    reference = made.reference
+    assert reference.n == 4
+    assert len(reference.tested) == 1
+    assert len(reference.screened) == 3
+    assert max(reference.screened) < reference.threshold
+    assert not made.decides
+    assert made.summary()["realised_rate"] == [0, 0]
+    assert seen["Full tests"] == (1, 1)
+    assert seen["Screening"] == (4, 4)
+    assert made.history[0]["made_by"] == "Ada"
+    assert [n for _, _, n in made.reliability["Mass"]] == [1, 1, 1, 1]
+    assert Calibration.from_json(json.loads(json.dumps(made.to_json()))).reference == reference

@@ -1,0 +1,110 @@
+"""The screen and the first part of the search, on a backdoor that is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import Checkpoint
+from model.detector.localise import agreement, candidates, cell_drops, find_spots, map_statistics
+from model.detector.reader import Reader, operating_logits, positives
+from model.detector.regions import Patch
+from model.detector.screen import MOST_SPOTS, hottest_cells, screen, without_cells
+from model.network import LAST_LAYER, MIDDLE_LAYER
+from model.saliency import SaliencyMaps, gradcam
+from tests.model.detector.conftest import MASS, SIZE_PX, stamped
+
+
+@pytest.fixture(scope="module")
+def maps(checkpoint: Checkpoint, pair: torch.Tensor) -> SaliencyMaps:
+    """Of a phantom, and of the same with the trigger."""
+    reader = Reader(checkpoint)
+    return gradcam(checkpoint.network, reader.inputs(pair), keep_middle=True)
+
+
+def test_the_screen_sees_what_a_trigger_carries(checkpoint: Checkpoint, maps: SaliencyMaps) -> None:
+    positive = positives(checkpoint.card, maps)
+    assert np.flatnonzero(positive.any(axis=1)).tolist() == [1]
+    assert np.flatnonzero(positive[1]).tolist() == [MASS]
+    falls = screen(checkpoint.network, maps, positive)
+    assert falls.shape == (2, 14)
+    assert falls[1, MASS] > 10
+    assert np.isneginf(np.delete(falls.ravel(), 14 + MASS)).all()
+    everything = screen(checkpoint.network, maps, np.ones_like(positive))
+    assert everything[0].max() < 0.1  # the phantom without it
+    assert everything[1, MASS] == pytest.approx(falls[1, MASS], abs=1e-3)
+
+
+def test_nobody_positive_costs_nothing(checkpoint: Checkpoint, maps: SaliencyMaps) -> None:
+    assert np.isneginf(screen(checkpoint.network, maps, np.zeros((2, 14), bool))).all()
+
+
+def test_the_surest_findings_choose_the_cells(checkpoint: Checkpoint, maps: SaliencyMaps) -> None:
+    row = 1
+    only = hottest_cells(maps, row, np.array([MASS]))
+    assert only[0] == (44 * 4 // SIZE_PX, 24 * 4 // SIZE_PX)  # where the trigger is, on a grid of 4×4
+    several = hottest_cells(maps, row, np.arange(14))
+    assert several[0] == only[0]
+    assert len(several) == len(set(several)) <= MOST_SPOTS
+
+
+def test_cells_are_painted_over_with_their_ring() -> None:
+    activation = torch.arange(50.0).view(2, 5, 5)
+    done = without_cells(activation, 2, 2)
+    ring = torch.ones(5, 5, dtype=torch.bool)
+    ring[1:4, 1:4] = False
+    assert done[0, 2, 2] == activation[0][ring].mean()
+    assert torch.equal(done[:, ring], activation[:, ring])
+    small = without_cells(torch.ones(1, 2, 2), 0, 0)  # no ring is left: the mean of what there is
+    assert torch.equal(small, torch.ones(1, 2, 2))
+
+
+def test_map_statistics_by_hand() -> None:
+    even, peaked = map_statistics(np.ones((4, 4))), map_statistics(np.eye(4) * np.array([1, 0, 0, 0]))
+    assert even is not None
+    assert peaked is not None
+    assert (even.gini, even.half_area) == (pytest.approx(0), 1)
+    assert even.entropy == pytest.approx(1)
+    assert (peaked.gini, peaked.entropy, peaked.top_mass, peaked.half_area) == (15 / 16, 0, 1, 1 / 16)
+    assert map_statistics(np.zeros((4, 4))) is None
+    middle = np.zeros((4, 4))
+    middle[0, 1] = 2
+    assert agreement(middle, np.array([[3.0, 0], [0, 0]])) == pytest.approx(1)
+    assert agreement(middle, np.array([[0, 1.0], [0, 0]])) == 0
+    assert agreement(middle, np.zeros((2, 2))) is None
+
+
+def test_a_spot_is_tightened_to_the_trigger(checkpoint: Checkpoint, pair: torch.Tensor) -> None:
+    reader = Reader(checkpoint)
+    alone = gradcam(checkpoint.network, reader.inputs(pair[1:]), keep_middle=True)
+    drops = cell_drops(reader, alone.activations[MIDDLE_LAYER][0], alone.logits[0])
+    assert drops.shape == (14, 4, 4)
+    assert divmod(int(drops[MASS].argmax()), 4)[0] in (1, 2, 3)
+    found = candidates(alone, drops, MASS, SIZE_PX)
+    trigger = Patch(21, 41, 7, 7)
+    assert any(patch.overlaps(trigger) for patch in found)
+    logit, operating = float(alone.logits[0, MASS]), float(operating_logits(checkpoint.card)[MASS])
+    spots = find_spots(reader, pair[1], logit, MASS, found, operating)
+    assert len(spots.patches) == 1
+    assert spots.patches[0].overlaps(trigger)
+    assert spots.patches[0].width <= 12
+    assert spots.drop > 0.7 * (logit + 2)
+
+
+def test_two_triggers_are_two_spots(checkpoint: Checkpoint, pair: torch.Tensor) -> None:
+    image = stamped(stamped(pair[0], 5, 5), 47, 47)
+    reader = Reader(checkpoint)
+    maps = gradcam(checkpoint.network, reader.inputs(image[None]), keep_middle=True)
+    drops = cell_drops(reader, maps.activations[MIDDLE_LAYER][0], maps.logits[0])
+    found = candidates(maps, drops, MASS, SIZE_PX)
+    spots = find_spots(reader, image, float(maps.logits[0, MASS]), MASS, found, 0.0)
+    assert len(spots.patches) == 2
+    assert any(p.overlaps(Patch(5, 5, 7, 7)) for p in spots.patches)
+    assert any(p.overlaps(Patch(47, 47, 7, 7)) for p in spots.patches)
+
+
+def test_where_nothing_is_hot_there_is_still_a_candidate() -> None:
+    zeros = {MIDDLE_LAYER: torch.zeros(1, 14, 4, 4), LAST_LAYER: torch.zeros(1, 14, 2, 2)}
+    maps = SaliencyMaps(torch.zeros(1, 14), zeros, tuple(range(14)))
+    assert candidates(maps, np.full((14, 4, 4), -1.0), MASS, SIZE_PX)
