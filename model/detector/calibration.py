@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model.detector.conformal import ALPHA, Reference, realised_rate_interval
+from model.detector.conformal import ALPHA, Reference, allowed, realised_rate_interval
 from model.detector.nulls import Nulls
 from model.errors import CheckpointError
 
@@ -67,12 +67,10 @@ class Calibration:
 
     @property
     def score_threshold(self) -> float | None:
-        """The least score of a full test that is flagged at alpha; None where nothing can be, or where everything that
-        is tested in full is."""
-        if not self.decides:
-            return None
-        flagged = [s for s in self.reference.tested if self.reference.p_tested(s) <= self.alpha]
-        return min(flagged, default=None)
+        """What the score of a full test must exceed to be flagged at alpha; None where nothing can be flagged, or where
+        alpha is as large as the share that is tested."""
+        k = allowed(self.reference.n, self.alpha)
+        return self.reference.tested[-k] if 1 <= k <= len(self.reference.tested) else None
 
     def summary(self) -> dict[str, Any]:
         """What a page lists: a version of the history."""

@@ -137,7 +137,9 @@ def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration:
     assert read is not None
     assert read.checkpoint_id == "own"
     assert read.to_json() == {**calibration.to_json(), "checkpoint": {"id": "own", "weights_sha256": "f" * 64}}
-    assert read.score_threshold == 0.4  # of 199 two may be flagged: the largest, and the new one
+    assert read.score_threshold == 0.2  # the new one may be the second largest of 200
+    assert read.reference.p_tested(0.3) == 0.01
+    assert read.reference.p_tested(0.2) > 0.01
     assert read_calibration([own, bundled], "e" * 64) is None
     write_calibration(own, replace(calibration, detector=99))
     other = read_calibration([own, bundled], "f" * 64)
