@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Select, and_, delete, select
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
@@ -44,13 +44,14 @@ class ReadFirst:
 
     def owed(self, session: Session, actor: Actor) -> ColumnElement[bool] | None:
         """The condition on StudyRow that this reader owes a reading of it; None where no study is locked."""
-        images = select(InstanceRow.study_id).where(InstanceRow.study_id.is_not(None))
-        said = images.join(ReviewRow, ReviewRow.instance_id == InstanceRow.id).where(ReviewRow.reader_id == actor.id)
-        unsaid = StudyRow.id.not_in(said)
+        # Asked of each row as it comes, by its index: the list needs some dozens, and a reader may have said thousands.
+        image = InstanceRow.study_id == StudyRow.id
+        said = exists().where(image, ReviewRow.instance_id == InstanceRow.id, ReviewRow.reader_id == actor.id)
         if self.always:
-            return unsaid
-        asked = images.join(ReadFirstRow, ReadFirstRow.instance_id == InstanceRow.id)
-        return and_(StudyRow.id.in_(asked), unsaid) if session.scalars(asked.limit(1)).first() else None
+            return ~said
+        asked = select(InstanceRow.study_id).join(ReadFirstRow, ReadFirstRow.instance_id == InstanceRow.id)
+        asked = asked.where(InstanceRow.study_id.is_not(None))
+        return and_(StudyRow.id.in_(asked), ~said) if session.scalars(asked.limit(1)).first() else None
 
     def refuse(self, session: Session, image: InstanceRow, actor: Actor) -> None:
         """Raises ConflictError `read_first` for a reader who owes an unaided reading."""
