@@ -40,7 +40,7 @@ def run_experiment(
     plan = make_plan(config, data)
     claim(out, config, plan, resume)
     report = out / "report.json"
-    if report.is_file():  # it is written last
+    if report.is_file():
         finished: dict[str, Any] = json.loads(report.read_text("utf-8"))
         return finished
     start = starting_network(run)

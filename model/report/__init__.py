@@ -13,10 +13,15 @@ from model.report.page import as_html
 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
-    """Writes the three files. `report.html` holds its figure in itself and asks for nothing from anywhere."""
-    (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    """Writes the three files. `report.html` holds its figure in itself and asks for nothing from anywhere.
+
+    `report.json` comes last and whole: where it is, the run is finished.
+    """
     (out / "report.md").write_text(as_markdown(report), "utf-8")
     (out / "report.html").write_text(as_html(report, out), "utf-8")
+    unfinished = out / ".report.json"
+    unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    unfinished.replace(out / "report.json")
 
 
 def write_figure_page(out: Path, paper: dict[str, Any]) -> None:

@@ -92,6 +92,15 @@ def database_url(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """The same, opened and with its tables."""
+    opened = Database(database_url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def settings(tmp_path: Path, checkpoints: Path, database_url: str) -> Settings:
     """Of a server of one's own."""
     return Settings(

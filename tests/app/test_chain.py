@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import select, text
@@ -20,14 +19,6 @@ from tests.app.chains import tamper
 
 READER = Actor("u1", "Ada")
 INSERT = "INSERT INTO audit_events SELECT {} FROM audit_events WHERE sequence = 5"
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    db = Database(database_url)
-    db.migrate()
-    yield db
-    db.close()
 
 
 @pytest.fixture

@@ -30,14 +30,6 @@ from tests.app.test_database import at_once
 
 
 @pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    opened.migrate()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def quiet(settings: Settings) -> Iterator[Services]:
     """A server's services, whose background has ended: nobody else writes."""
     with started(settings) as client:
