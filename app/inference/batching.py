@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from app.inference.lanes import Lanes
 from app.services.errors import BusyError
 from model.checkpoint import Card, Checkpoint
 from model.errors import ConfigError
@@ -61,31 +65,33 @@ def check_input(inputs: Tensor) -> None:
 class BatchRunner:
     """Runs items in batches of at most `largest`; after running out of memory, of half as many."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, lanes: Lanes) -> None:
         self.largest = largest
+        self._lanes = lanes
+        self._room = threading.Lock()
 
     def run(self, items: Sequence[Item]) -> None:
-        """Answers every item, grouped by checkpoint and input size, in the order in which the groups came."""
+        """Answers every item, grouped by checkpoint and input size, in batches that leave no lane empty."""
         groups: dict[tuple[int, torch.Size], list[Item]] = {}
         for item in items:
             if item.result.set_running_or_notify_cancel():  # else nobody waits for it any more
                 groups.setdefault(item.group, []).append(item)
-        for group in groups.values():
-            while group:
-                batch, group = group[: self.largest], group[self.largest :]
-                self._answer(batch)
+        size = min(self.largest, math.ceil(sum(map(len, groups.values())) / self._lanes.count))
+        batches = [group[first : first + size] for group in groups.values() for first in range(0, len(group), size)]
+        self._lanes.run([partial(self._answer, batch) for batch in batches])
 
     def _answer(self, items: list[Item]) -> None:
         """A batch that fails is halved until what fails stands alone."""
+        if len(items) > self.largest:  # another one has found out meanwhile
+            self._halves(items)
+            return
         try:
             readings = read_batch(items[0].checkpoint, torch.cat([item.inputs for item in items]))
         except BaseException as error:
             if isinstance(error, Exception) and len(items) > 1:
-                half = len(items) // 2
                 if out_of_memory(error):
-                    self._make_room(half)
-                self._answer(items[:half])
-                self._answer(items[half:])
+                    self._make_room(len(items) // 2)
+                self._halves(items)
                 return
             log.warning("A reading failed: %s", error, exc_info=not isinstance(error, ConfigError))
             if out_of_memory(error):
@@ -97,8 +103,14 @@ class BatchRunner:
         for item, reading in zip(items, readings, strict=True):
             item.result.set_result(reading)
 
+    def _halves(self, items: list[Item]) -> None:
+        half = len(items) // 2
+        self._answer(items[:half])
+        self._answer(items[half:])
+
     def _make_room(self, largest: int) -> None:
-        self.largest = min(self.largest, max(1, largest))
+        with self._room:
+            self.largest = min(self.largest, max(1, largest))
         log.warning("Out of memory: batches of at most %d from now on", self.largest)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -25,6 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from app.inference.batching import BatchRunner, Item, RawReading, check_input, no_memory, out_of_memory
+from app.inference.lanes import Lanes
 from app.inference.registry import Listed, State, scan
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from model.checkpoint import Checkpoint, load_checkpoint
@@ -62,7 +63,8 @@ class InferenceEngine:
         self._listed = scan(folders, only)
         self._loaded: dict[str, Checkpoint] = {}
         self._jobs: queue.Queue[_Work] = queue.Queue(maxsize=queue_size)
-        self._runner = BatchRunner(batch_size)
+        self._lanes = Lanes(self.device)
+        self._runner = BatchRunner(batch_size, self._lanes)
         self._arriving = 0
         self._arriving_lock = threading.Lock()
         self._settled = threading.Event()
@@ -78,6 +80,7 @@ class InferenceEngine:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        self._lanes.close()
         self._drop_waiting()
 
     @property

@@ -23,7 +23,8 @@ PAIR = ["clean", "backdoored"]
 
 
 @pytest.fixture
-def engine(checkpoints: Path) -> Iterator[InferenceEngine]:
+def engine(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceEngine]:
+    monkeypatch.setattr("app.inference.lanes.torch.get_num_threads", lambda: 2)  # how batches are cut follows the cores
     made = InferenceEngine([checkpoints], "cpu", 16, batch_size=4)
     made.start()
     assert made.wait_settled(60)
@@ -128,14 +129,25 @@ def test_out_of_memory_makes_smaller_batches_then_turns_away(
     monkeypatch.setattr(app.inference.batching, "read_batch", cramped)
     first = engine.submit(grey(0), ["clean"])
     assert gate.entered.wait(20)
-    rest = [engine.submit(grey(seed), ["clean"])[0] for seed in range(1, 5)]
+    rest = [one for seed in range(1, 5) for one in engine.submit(grey(seed), PAIR)]
     gate.open.set()
     assert all(one.result(20).probabilities.shape == (14,) for one in [*first, *rest])
-    assert gate.sizes == [1, 2, 2] and engine._runner.largest == 2
+    assert gate.sizes == [1, 2, 2, 2, 2] and engine._runner.largest == 2
     room = 0
     with pytest.raises(BusyError) as refused:
         engine.read(grey(1), ["clean"])
     assert refused.value.code == "out_of_memory" and refused.value.retry_after_s > 0
+
+
+def test_two_batches_run_side_by_side(engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+
+    def meet(checkpoint: Checkpoint, inputs: torch.Tensor) -> list[RawReading]:
+        together.wait(20)
+        return read_batch(checkpoint, inputs)
+
+    monkeypatch.setattr(app.inference.batching, "read_batch", meet)
+    assert [one.card.id for one in engine.read(grey(0), PAIR)] == PAIR
 
 
 def test_who_no_longer_waits_costs_nothing(engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
