@@ -26,7 +26,7 @@ from app.services.search import words_of
 from app.services.users import LOCAL
 from app.services.worklist import Filters
 from app.settings import Settings
-from app.tables import InstanceRow, ReadFirstRow, ReviewRow, StudyRow
+from app.tables import InstanceRow, ReadFirstRow, ReviewRow, StudyReaderRow, StudyRow
 from model.findings import FINDINGS
 
 P95_MS = 100.0
@@ -49,6 +49,7 @@ def fill(services: Services, count: int, seed: int = 0) -> None:
             said += [str(row["id"]) for row in batch if row["claimed_by"] == "local" and row["status"] == "read"]
             words += [(word, row["id"]) for row in batch for word in _words(row)]
         session.execute(insert(ReviewRow), [_review(number, image) for number, image in enumerate(said, 1)])
+        session.execute(insert(StudyReaderRow), [{"study_id": key, "reader_id": "local"} for key in said])
         words.sort(key=lambda one: one[0])  # an index grows fastest at its end
         driver = session.connection()
         for start in range(0, len(words), 50_000):
@@ -199,6 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
                 "flagged first": "/?sort=priority",
                 "flagged first, deep": f"/?sort=priority&cursor={flagged}",
                 "filter: causal": "/?flag=causal",
+                "filter: no evidence": "/?flag=no_evidence",
+                "reader, no evidence": "/?flag=no_evidence&claimed=ada",
                 "filter: unread": "/?status=unread",
                 "unread, flagged first": "/?status=unread&sort=priority",
                 "filter: differs": "/?disagreement=yes",

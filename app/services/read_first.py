@@ -16,7 +16,7 @@ from app.services.errors import ConflictError
 from app.services.ids import is_id
 from app.services.instances import Instance
 from app.services.users import Actor
-from app.tables import AnalysisRow, InstanceRow, ReadFirstRow, ReviewRow, StudyRow
+from app.tables import AnalysisRow, InstanceRow, ReadFirstRow, ReviewRow, StudyReaderRow, StudyRow
 
 
 class ReadFirst:
@@ -44,9 +44,8 @@ class ReadFirst:
 
     def owed(self, session: Session, actor: Actor) -> ColumnElement[bool] | None:
         """The condition on StudyRow that this reader owes a reading of it; None where no study is locked."""
-        # Asked of each row as it comes, by its index: the list needs some dozens, and a reader may have said thousands.
-        image = InstanceRow.study_id == StudyRow.id
-        said = exists().where(image, ReviewRow.instance_id == InstanceRow.id, ReviewRow.reader_id == actor.id)
+        # Asked of each row as it comes, by its key: the list needs some dozens, and a reader may have said thousands.
+        said = exists().where(StudyReaderRow.study_id == StudyRow.id, StudyReaderRow.reader_id == actor.id)
         if self.always:
             return ~said
         asked = select(InstanceRow.study_id).join(ReadFirstRow, ReadFirstRow.instance_id == InstanceRow.id)
@@ -91,6 +90,19 @@ class ReadFirst:
             self.refuse(session, image, actor)
             session.execute(delete(ReadFirstRow).where(rows).execution_options(synchronize_session=False))
         return True
+
+
+def note_reader(session: Session, image: InstanceRow, reader_id: str) -> None:
+    """Writes down that the reader has said something of the image's study, if it is in one."""
+    if image.study_id is not None:
+        session.merge(StudyReaderRow(study_id=image.study_id, reader_id=reader_id))
+
+
+def note_joined(session: Session, image: InstanceRow) -> None:
+    """The same for everybody who had said something of an image before it became part of a study."""
+    said = select(ReviewRow.reader_id).where(ReviewRow.instance_id == image.id).distinct()
+    for reader_id in session.scalars(said).all():
+        note_reader(session, image, reader_id)
 
 
 def images_of(image: InstanceRow | Instance) -> Select[str] | Sequence[str]:

@@ -22,6 +22,7 @@ from app.services.errors import ConflictError, NotFoundError
 from app.services.ids import is_id
 from app.services.images import THUMBNAIL_PX, grey8, png
 from app.services.instances import LATERAL, Instance, ensure_row, of_row
+from app.services.read_first import note_joined
 from app.services.search import words_of
 from app.services.summaries import LivePair, refresh, stale
 from app.services.users import Actor
@@ -204,6 +205,7 @@ def _join(session: Session, row: InstanceRow, identity: Identity, source: Source
     row.series_instance_uid = identity.series_instance_uid or None
     row.sop_instance_uid = identity.sop_instance_uid or None
     study.instance_count += 1
+    note_joined(session, row)
     texts = (row.name, row.id, study.id, study.patient_id, study.patient_name, study.description)
     uids = (identity.study_instance_uid, identity.sop_instance_uid)
     words = words_of((*texts, *uids))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from sqlalchemy import Select, literal, select, tuple_
+from sqlalchemy import ColumnElement, Select, literal, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db import Database
@@ -126,9 +126,7 @@ class Worklist:
 
     def line(self, session: Session, row: StudyRow, actor: Actor) -> Line:
         """One study as this reader sees it."""
-        owed = self.read_first.owed(session, actor)
-        veiled = owed is not None and session.scalar(select(StudyRow.id).where(StudyRow.id == row.id, owed))
-        return Line(row, bool(veiled))
+        return Line(row, row.id in self._veiled(session, [row], self.read_first.owed(session, actor)))
 
     def _lines(
         self, session: Session, filters: Filters, actor: Actor, limit: int, after: list[Any] | None
@@ -136,17 +134,33 @@ class Worklist:
         owed = self.read_first.owed(session, actor)
         query = _query(session, filters, actor)
         if owed is None:
-            return [Line(row, False) for row in session.scalars(_part(query, filters.sort, False, after, limit))]
-        # Each part can use the index of its order, which a condition inside the order could not.
-        parts = {False: query.where(~owed), True: query.where(owed)}
-        if filters.flag or filters.disagreement is not None:
-            del parts[True]  # what is veiled cannot be found by it
-        lines = [
-            Line(row, veiled)
-            for veiled, part in parts.items()
-            for row in session.scalars(_part(part, filters.sort, veiled, after, limit))
-        ]
-        return sorted(lines, key=lambda line: line.key(filters.sort), reverse=True)[:limit]
+            return self._run(session, _part(query, filters.sort, after, limit), owed)
+        if filters.flag or filters.disagreement is not None:  # what is veiled cannot be found by it
+            return self._run(session, _part(query.where(~owed), filters.sort, after, limit), None)
+        if filters.sort is not Sort.PRIORITY:  # what may be veiled decides nothing
+            return self._run(session, _part(query, filters.sort, after, limit), owed)
+        # Each part can use the index of its order, which a condition inside the order could not; the first is small.
+        first = _part(query.where(StudyRow.priority > 0, ~owed), filters.sort, after, limit)
+        others = query.where(or_(StudyRow.priority == 0, owed))
+        if after is not None:  # their priority is 0, as far as this reader may know
+            others = others.where(literal(after[0] >= 0))
+            after = after[1:] if after[0] == 0 else None
+        lines = self._run(session, first, None)
+        if len(lines) < limit:
+            lines += self._run(session, _part(others, Sort.RECEIVED, after, limit - len(lines)), owed)
+        return lines
+
+    def _run(self, session: Session, query: Select[StudyRow], owed: ColumnElement[bool] | None) -> list[Line]:
+        rows = session.scalars(query).all()
+        veiled = self._veiled(session, rows, owed)
+        return [Line(row, row.id in veiled) for row in rows]
+
+    @staticmethod
+    def _veiled(session: Session, rows: Sequence[StudyRow], owed: ColumnElement[bool] | None) -> set[str]:
+        """Ids of those of the rows whose reading is owed."""
+        if owed is None or not rows:
+            return set()
+        return set(session.scalars(select(StudyRow.id).where(StudyRow.id.in_([row.id for row in rows]), owed)))
 
 
 @dataclass(frozen=True)
@@ -211,14 +225,11 @@ def _query(session: Session, filters: Filters, actor: Actor) -> Select[StudyRow]
     return query if found is None else query.where(found)
 
 
-def _part(query: Select[StudyRow], sort: Sort, veiled: bool, after: list[Any] | None, limit: int) -> Select[StudyRow]:
-    """The first rows behind a place, in the order in which `Line.key` puts rows that are all veiled, or all not."""
+def _part(query: Select[StudyRow], sort: Sort, after: list[Any] | None, limit: int) -> Select[StudyRow]:
+    """The first rows behind a place, in the order in which `Line.key` puts rows that are not veiled."""
     columns: list[Any] = [StudyRow.received_at, StudyRow.id]
-    if sort is Sort.PRIORITY and not veiled:
+    if sort is Sort.PRIORITY:
         columns.insert(0, StudyRow.priority)
-    elif sort is Sort.PRIORITY and after is not None:  # their priority is 0
-        query = query.where(literal(after[0] >= 0))
-        after = after[1:] if after[0] == 0 else None
     if after is not None:
         query = query.where(tuple_(*columns) < tuple_(*after))
     return query.order_by(*(column.desc() for column in columns)).limit(limit)

@@ -3,7 +3,7 @@
 from app.tables.audit import AuditRow
 from app.tables.base import Base, now, utc
 from app.tables.jobs import JobEventRow, JobRow
-from app.tables.reviews import ReadFirstRow, ReviewRow
+from app.tables.reviews import ReadFirstRow, ReviewRow, StudyReaderRow
 from app.tables.settings import SettingRow
 from app.tables.studies import AnalysisRow, InstanceRow, StudyRow, StudyWordRow
 from app.tables.users import SessionRow, UserRow
@@ -19,6 +19,7 @@ __all__ = [
     "ReviewRow",
     "SessionRow",
     "SettingRow",
+    "StudyReaderRow",
     "StudyRow",
     "StudyWordRow",
     "UserRow",

@@ -49,6 +49,17 @@ class ReviewRow(Base):
         return {"reader_id": document["reader"]["id"], **{name: document[name] for name in same}}
 
 
+class StudyReaderRow(Base):
+    """Somebody has said something of an image of a study: what the reviews say, where a list can ask it of each row."""
+
+    __tablename__ = "study_readers"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    reader_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+
 class ReadFirstRow(Base):
     """The image on whose page an unaided read was asked for: of every reader, before any prediction of its study."""
 

@@ -64,6 +64,7 @@ class StudyRow(Base):
         Index("ix_studies_flag", "flag", "received_at", "id"),
         Index("ix_studies_disagreement", "disagreement", "received_at", "id"),
         Index("ix_studies_claimed_by", "claimed_by", "received_at", "id"),
+        Index("ix_studies_claimed_by_priority", "claimed_by", "priority", "received_at", "id"),
         Index("ix_studies_summary_pair", "summary_pair"),
     )
 

@@ -204,3 +204,22 @@ def test_a_picture_of_one_reader_is_not_kept_for_the_next(locked: Locked) -> Non
     address = f"/api/v1/analyses/{locked.analyses[0]}/saliency/middle"
     assert "Cookie" in locked.get("Ada", address).headers["vary"]
     assert "Cookie" in locked.get("Ada", f"{address}/Mass.png").headers["vary"]
+
+
+def test_what_was_said_before_an_image_joined_its_study_counts(tmp_path: Path, checkpoints: Path) -> None:
+    with fresh_database(tmp_path) as url:
+        settings = Settings(
+            data_dir=tmp_path, bundled_dir=checkpoints, device="cpu", samples=False, database_url=url, read_first=True
+        )
+        with started(settings) as client:
+            data = png_bytes(11)
+            files = {"file": ("a.png", data, "image/png")}
+            read = client.post("/api/v1/predictions?test=none", files=files).json()["analyses"][0]["analysis_id"]
+            said = client.post(f"/api/v1/analyses/{read}/reviews", json={"verdict": "agree"})
+            assert said.status_code == 201
+            ids = [taken(client, "a.png", data)["study_id"], taken(client, "b.png", png_bytes(12))["study_id"]]
+            for query in ("", "?sort=priority"):
+                lines = {one["id"]: one["read_first"] for one in client.get(f"{STUDIES}{query}").json()["studies"]}
+                assert lines == {ids[0]: False, ids[1]: True}
+            assert client.post(f"{STUDIES}/{ids[1]}/unaided", json={}).status_code == 201
+            assert not any(one["read_first"] for one in client.get(STUDIES).json()["studies"])

@@ -20,7 +20,7 @@ from app.services.chain import append, lock
 from app.services.errors import ConflictError, NotFoundError
 from app.services.ids import is_id
 from app.services.instances import Instance, find_row, mark_read
-from app.services.read_first import ReadFirst, images_of
+from app.services.read_first import ReadFirst, images_of, note_reader
 from app.services.reviews.panel import Panel, said, subjects
 from app.services.reviews.record import Entry, review_document, says_the_same, to_entry, unaided_document
 from app.services.users import Actor
@@ -52,7 +52,8 @@ class ReviewService:
         with self.db.write() as session:
             lock(session, ReviewRow)
             analysis = _analysis(session, analysis_id)
-            self.read_first.refuse(session, find_row(session, analysis.instance_id), actor)
+            image = find_row(session, analysis.instance_id)
+            self.read_first.refuse(session, image, actor)
             document = review_document(actor, analysis, request)
             earlier = _with_token(session, actor, request.token)
             if earlier and (
@@ -65,6 +66,7 @@ class ReviewService:
             if earlier:
                 return cast(Review, to_entry(earlier, superseded=last is not None and last.id != earlier.id)), False
             row = append(session, ReviewRow, {**document, "supersedes": last.id if last else None})
+            note_reader(session, image, actor.id)
             mark_read(session, analysis.instance_id, actor.name)
             # That it was said, not what: others may have to read the study themselves first.
             self.audit.record(session, actor, "analysis.review", analysis_id, {"review": row.id})
@@ -125,6 +127,7 @@ class ReviewService:
                     return cast(UnaidedRead, to_entry(last))
                 raise ConflictError("not_asked", "This study does not wait for an unaided reading of yours.")
             row = append(session, ReviewRow, document)
+            note_reader(session, image, actor.id)
             self.audit.record(session, actor, "study.unaided_read", image.id, {"review": row.id})
             return cast(UnaidedRead, to_entry(row))
 
