@@ -9,6 +9,7 @@ from app.schemas.analyses import (
     ImageInfo,
     LayerInfo,
     Prediction,
+    ProofPicture,
     SaliencyRef,
     TestLevel,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "Pins",
     "Prediction",
     "Problem",
+    "ProofPicture",
     "Reason",
     "Review",
     "ReviewList",
