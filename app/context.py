@@ -22,6 +22,7 @@ from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
 from app.services.audit import AuditService
 from app.services.background import BackgroundReader
+from app.services.calibrations import CalibrationService
 from app.services.checkpoints import PairChoice, list_checkpoints
 from app.services.exports import ExportService
 from app.services.read_first import ReadFirst
@@ -70,6 +71,7 @@ class Services:
             self.db, blobs, self.live_pair, settings.max_pixels, self.decoder, Worklist(self.db, self.read_first)
         )
         self.background = BackgroundReader(self.studies, self.analyses, self._read_again, self._test_waiting)
+        self.calibrations = CalibrationService(self.db, self.engine)
         self.viewing = ViewingService(self.analyses)
         self.outgoing = Outgoing()
         self.users = UserService(

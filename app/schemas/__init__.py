@@ -14,6 +14,7 @@ from app.schemas.analyses import (
     TestLevel,
 )
 from app.schemas.base import Problem, Schema
+from app.schemas.calibrations import AlphaPreview, CalibrationInfo, CalibrationList, DriftInfo
 from app.schemas.checkpoints import CheckpointInfo, CheckpointList, StageInfo
 from app.schemas.reviews import (
     ChainProof,
@@ -43,13 +44,17 @@ from app.schemas.studies import (
 )
 
 __all__ = [
+    "AlphaPreview",
     "Analysis",
     "AnalysisRef",
+    "CalibrationInfo",
+    "CalibrationList",
     "CalledInfo",
     "ChainProof",
     "CheckpointInfo",
     "CheckpointList",
     "CheckpointRef",
+    "DriftInfo",
     "Evidence",
     "ExportedImage",
     "FindingReading",

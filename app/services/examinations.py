@@ -22,7 +22,7 @@ from app.services.ids import is_id
 from app.services.images import png
 from app.services.readings import final_flags
 from app.services.summaries import LivePair, refresh
-from app.tables import AnalysisRow, ExaminationRow, InstanceRow, now
+from app.tables import AnalysisRow, ExaminationRow, InstanceRow, JobRow, now
 from model.detector import Proof
 
 SEEN, ERASED = "seen", "erased"
@@ -61,6 +61,13 @@ class ExaminationService:
             query = select(AnalysisRow.id).where(AnalysisRow.id.in_(keys), AnalysisRow.owes_test)
             found = set(session.scalars(query))
         return [key for key in keys if key in found]
+
+    def jobs(self, keys: Sequence[str]) -> dict[str, str]:
+        """By analysis that waits for a full test, the state of the job that was last asked to make it."""
+        query = select(AnalysisRow.id, JobRow.state).join(JobRow, JobRow.id == AnalysisRow.test_job)
+        with self.db.read() as session:
+            rows = session.execute(query.where(AnalysisRow.id.in_(keys), AnalysisRow.owes_test))
+            return {row.id: row.state for row in rows}
 
     def examine(self, analysis: Analysis, grey: np.ndarray, between: Callable[[], None], wait_s: float) -> bool:
         """Tests an analysis in full and keeps the outcome; False where somebody else was first.
