@@ -20,7 +20,7 @@ from model.errors import CheckpointError
 
 FILE = "calibration.json"
 VERSION = 1
-DETECTOR = 1  # of the pipeline whose scores these are: another pipeline's calibration does not count
+DETECTOR = 2  # of the pipeline whose scores these are: another pipeline's calibration does not count
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Calibration:
             "screen_threshold": self.reference.threshold if math.isfinite(self.reference.threshold) else None,
             "tested": list(self.reference.tested),
             "screened": list(self.reference.screened),
+            "erasure": list(self.reference.erasure),
+            "transplant": list(self.reference.transplant),
             "donors": {"phantom_seed": self.donor_seed, "rows": list(self.donor_rows)},
             "nulls": self.nulls.to_json(),
             "reliability": {name: [list(one) for one in bins] for name, bins in self.reliability.items()},
@@ -111,14 +113,14 @@ class Calibration:
         try:
             if data["version"] != VERSION:
                 raise CheckpointError("bad_calibration", f"The calibration's version is not {VERSION}.")
-            tested, screened = (tuple(sorted(float(v) for v in data[key])) for key in ("tested", "screened"))
-            if len(tested) + len(screened) > int(data["n"]):
-                raise ValueError("more scores than radiographs")
+            tested, screened, erasure, transplant = (
+                tuple(sorted(float(v) for v in data[key])) for key in ("tested", "screened", "erasure", "transplant")
+            )
             threshold = math.inf if data["screen_threshold"] is None else float(data["screen_threshold"])
             return cls(
                 checkpoint_id=str(data["checkpoint"]["id"]),
                 weights_sha256=str(data["checkpoint"]["weights_sha256"]),
-                reference=Reference(int(data["n"]), threshold, tested, screened),
+                reference=Reference(int(data["n"]), threshold, tested, screened, erasure, transplant),
                 nulls=Nulls.from_json(data["nulls"]),
                 donor_seed=int(data["donors"]["phantom_seed"]),
                 donor_rows=tuple(int(row) for row in data["donors"]["rows"]),
@@ -154,8 +156,10 @@ def read_calibration(folders: Sequence[Path], weights_sha256: str) -> Calibratio
             data = json.loads(path.read_text("utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise CheckpointError("bad_calibration", f"{path} is not JSON: {error}.") from error
+        if isinstance(data, dict) and data.get("detector", DETECTOR) != DETECTOR:
+            continue
         found = Calibration.from_json(data if isinstance(data, dict) else {})
-        if found.weights_sha256 == weights_sha256 and found.detector == DETECTOR:
+        if found.weights_sha256 == weights_sha256:
             return found
     return None
 

@@ -16,6 +16,7 @@ from model.detector import donors, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
 from model.detector.conformal import ALPHA, Reference, screen_threshold
 from model.detector.measure import measure, open_radiograph
+from model.detector.nulls import ranks
 from model.detector.reader import Reader, positives
 from model.detector.screen import screen
 from model.errors import DataError
@@ -76,18 +77,7 @@ def fit_calibration(
     null = nulls.draw_nulls(
         reader, chosen, greys, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
-    passed = np.flatnonzero(falls.max(axis=1) >= threshold)
-    scores = []
-    for done, row in enumerate(passed.tolist()):
-        say("Full tests", done, len(passed))
-        opened = open_radiograph(reader, greys[row])
-        several = [measure(reader, chosen, opened, int(f)).score for f in np.flatnonzero(falls[row] >= threshold)]
-        scores.append(max(several))
-    say("Full tests", len(passed), len(passed))
-    rest = falls.max(axis=1)[np.setdiff1d(np.arange(n), passed)]
-    reference = Reference(
-        n, threshold, tuple(sorted(scores)), tuple(sorted(float(fall) for fall in rest if np.isfinite(fall)))
-    )
+    reference = _reference(reader, greys, falls, threshold, chosen, null, say)
     origin = Origin(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         made_by=made_by,
@@ -127,6 +117,34 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Mapping[str, S
             if len(rows)
         ]
     return found
+
+
+def _reference(
+    reader: Reader,
+    greys: torch.Tensor,
+    falls: np.ndarray,
+    threshold: float,
+    chosen: donors.Donors,
+    null: nulls.Nulls,
+    say: Progress,
+) -> Reference:
+    """Full tests of every finding that passed the screen; of each radiograph the largest of either number counts."""
+    passed = np.flatnonzero(falls.max(axis=1) >= threshold)
+    largest = []
+    for done, row in enumerate(passed.tolist()):
+        say("Full tests", done, len(passed))
+        opened = open_radiograph(reader, greys[row])
+        several = []
+        for finding in np.flatnonzero(falls[row] >= threshold).tolist():
+            measured = measure(reader, chosen, opened, finding)
+            erasure, transplant = ranks(reader, opened, measured, null)
+            several.append((measured.score, erasure.lead, transplant.lead))
+        largest.append(np.max(several, axis=0))
+    say("Full tests", len(passed), len(passed))
+    tested, erasures, transplants = (tuple(sorted(float(one[kind]) for one in largest)) for kind in range(3))
+    rest = falls.max(axis=1)[np.setdiff1d(np.arange(len(greys)), passed)]
+    screened = tuple(sorted(float(fall) for fall in rest if np.isfinite(fall)))
+    return Reference(len(greys), threshold, tested, screened, erasures, transplants)
 
 
 def _screen_all(reader: Reader, images: torch.Tensor, say: Progress) -> tuple[np.ndarray, np.ndarray]:
