@@ -131,12 +131,14 @@ class Flag:
 @dataclass(frozen=True, eq=False)
 class Proof:
     """Pictures for a page, S×S uint8 grey. erased: the radiograph with the regions filled. transplanted: the patches on
-    two donors, which are phantoms and nobody's. before, after: the donors' probabilities of the finding."""
+    two donors. before, after: the donors' probabilities of the finding. phantoms: whether the donors are nobody's, or
+    other patients."""
 
     erased: np.ndarray
     transplanted: tuple[np.ndarray, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
+    phantoms: bool
 
 
 class Detector:
@@ -153,10 +155,10 @@ class Detector:
 
     @property
     def donors(self) -> Donors:
-        """Drawn and read when first needed."""
+        """Drawn or loaded, and read, when first needed. Raises CheckpointError `bad_calibration`."""
         if self._donors is None:
             assert self.calibration is not None  # full tests are made of calibrated checkpoints alone
-            self._donors = donors_again(self.reader, self.calibration.donor_seed, self.calibration.donor_rows)
+            self._donors = donors_again(self.reader, self.calibration.donors, self.calibration.folder)
         return self._donors
 
     def screen(self, maps: SaliencyMaps) -> list[dict[str, Flag]]:
@@ -207,6 +209,7 @@ class Detector:
             tuple(_to_uint8(one) for one in given),
             tuple(before.tolist()),
             tuple(after.tolist()),
+            self.donors.names.phantoms,
         )
 
     def _screened(self, finding: int, fall: float) -> Flag:
@@ -235,7 +238,7 @@ class Detector:
         )
         p = reference.p_tested(measured.score)
         verdict = self._verdict(p, evidence)
-        sentence = in_words(flag.finding, verdict, evidence, self.calibration.alpha, self.reader.size_px)
+        sentence = in_words(flag.finding, verdict, evidence, self.calibration, self.reader.size_px)
         return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
@@ -264,7 +267,7 @@ NO_EVIDENCE = (
 )
 
 
-def in_words(finding: str, verdict: Verdict, evidence: Evidence, alpha: float, size_px: int) -> str:
+def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Calibration, size_px: int) -> str:
     """One sentence: what was erased, what happened, and what chance would have done."""
     if verdict == "no_evidence":
         return NO_EVIDENCE
@@ -279,8 +282,9 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, alpha: float, s
     chance = f"{evidence.erasure.exceeding} of {evidence.erasure.drawn} spots as large elsewhere did as much"
     donors = m.transplant.gains.shape[1]
     flips = round(m.transplant.flip_rate * donors)
-    given = f"the same spot put onto {donors} healthy phantoms turned {flips} of them positive"
-    rate = f"clean radiographs reach such a score in at most {alpha:.0%}"
+    whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"
+    given = f"the same spot put onto {donors} {whom} turned {flips} of them positive"
+    rate = f"clean radiographs reach such a score in at most {calibration.alpha:.0%}"
     doubt = "" if verdict == "causal" else "; that the spot alone causes the call is not proven"
     return f"{erased}, while {chance}; {given}; {rate}{doubt}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from model.detector.reader import Reader, positives
 from model.detector.screen import screen
 from model.errors import DataError
 from model.findings import FINDINGS
+from model.preprocess import Preprocessing
 from model.saliency import gradcam
 
 BINS = 5  # of the reliability diagrams
@@ -30,12 +32,14 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Plan:
     """alpha: false-positive rate of a flag, per radiograph. share_tested: of those that the screen hands on to
-    the full test, more than alpha. donor_seed, donor_pool, donor_count: so many are chosen of the first phantoms of a
-    series. null_sides_px: of the random patches that transplants are ranked among.
+    the full test, more than alpha. own_donors: patients of the data are the donors, and left out of the rest, where
+    there are enough for both; else phantoms are. donor_seed, donor_pool, donor_count: so many are chosen of the first
+    phantoms of a series. null_sides_px: of the random patches that transplants are ranked among.
     """
 
     alpha: float = ALPHA
     share_tested: float = 0.1
+    own_donors: bool = False
     donor_seed: int = donors.SEED
     donor_pool: int = donors.POOL
     donor_count: int = donors.COUNT
@@ -63,17 +67,21 @@ def fit_calibration(
         raise DataError("no_radiographs", "There is no radiograph to calibrate on.")
     say = progress or (lambda _stage, _done, _total: None)
     began = time.monotonic()
-    n = len(radiographs)
-    images = np.empty((n, checkpoint.card.preprocessing.size_px, checkpoint.card.preprocessing.size_px), np.float32)
-    for row, image in enumerate(input_images(radiographs, checkpoint.card.preprocessing)):
-        images[row] = image
-        say("Decoding", row + 1, n)
-    digest = digest_of(radiographs.names, [image.tobytes() for image in images])
     reader = Reader(checkpoint)
+    images = _decoded(radiographs, checkpoint.card.preprocessing, say)
+    given: list[int] = []
+    if plan.own_donors:
+        least = math.ceil(1 / plan.alpha) - 1
+        given, rest = donors.split_off_donors(radiographs, plan.donor_count, least, plan.donor_seed)
+    if given:
+        chosen = donors.donors_of(reader, images[given])
+        radiographs, images = radiographs.take(rest), images[rest]
+    else:
+        chosen = donors.choose_donors(reader, plan.donor_seed, plan.donor_pool, plan.donor_count)
+    digest = digest_of(radiographs.names, [image.tobytes() for image in images])
     greys = torch.from_numpy(images)
     falls, probabilities = _screen_all(reader, greys, say)
     threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_tested)
-    chosen = donors.choose_donors(reader, plan.donor_seed, plan.donor_pool, plan.donor_count)
     null = nulls.draw_nulls(
         reader, chosen, greys, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
@@ -92,8 +100,8 @@ def fit_calibration(
         weights_sha256=checkpoint.card.weights_sha256,
         reference=reference,
         nulls=null,
-        donor_seed=chosen.seed,
-        donor_rows=chosen.rows,
+        donors=chosen.names,
+        donor_pixels=chosen.pixels(),
         origin=origin,
         alpha=plan.alpha,
         share_tested=plan.share_tested,
@@ -117,6 +125,15 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Mapping[str, S
             if len(rows)
         ]
     return found
+
+
+def _decoded(radiographs: Radiographs, preprocessing: Preprocessing, say: Progress) -> np.ndarray:
+    """N×S×S float32."""
+    images = np.empty((len(radiographs), preprocessing.size_px, preprocessing.size_px), np.float32)
+    for row, image in enumerate(input_images(radiographs, preprocessing)):
+        images[row] = image
+        say("Decoding", row + 1, len(radiographs))
+    return images
 
 
 def _reference(

@@ -92,7 +92,7 @@ def test_a_transplanted_trigger_turns_every_donor(
 
 
 def test_donors_are_healthy_and_the_same_again(checkpoint: Checkpoint, donors: Donors) -> None:
-    again = donors_again(Reader(checkpoint), donors.seed, donors.rows)
+    again = donors_again(Reader(checkpoint), donors.names)
     assert torch.equal(again.images, donors.images)
     torch.testing.assert_close(again.logits, donors.logits)
     assert len(donors) == 3
@@ -133,5 +133,5 @@ def test_the_score_by_hand_and_what_lowers_it() -> None:
 def test_nulls_tell_of_random_patches(nulls: Nulls, checkpoint: Checkpoint, donors: Donors) -> None:
     assert (np.diff(nulls.gains[16], axis=1) >= 0).all()
     assert float(np.abs(nulls.gains[16][MASS]).max()) < 1  # none of them holds the trigger
-    fresh = choose_donors(Reader(checkpoint), donors.seed, pool=6, count=3)
-    assert fresh.rows == donors.rows
+    fresh = choose_donors(Reader(checkpoint), donors.names.seed, pool=6, count=3)
+    assert fresh.names == donors.names

@@ -39,7 +39,7 @@ def calibration(donors: Donors, nulls: Nulls) -> Calibration:
     """As 199 radiographs might have made it."""
     reference = Reference(199, 2.0, (0.1, 0.2, 0.4), (0.5, 0.7, 1.9), (-0.1, 0.3, 1.0), (-1.0, -0.02, 0.4))
     origin = Origin("2026-11-25T00:00:00+00:00", "Ada", "abc", "phantoms", "0" * 64, 120, 3.0)
-    return Calibration("planted", "f" * 64, reference, nulls, donors.seed, donors.rows, origin)
+    return Calibration("planted", "f" * 64, reference, nulls, donors.names, origin)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,7 @@ def test_the_proof_shows_it_gone_and_given_to_phantoms(detector: Detector, pair:
     assert len(proof.transplanted) == 2
     assert all(one[y + 3, x + 3] == 255 for one in proof.transplanted)
     assert max(proof.before) < 0.5 < min(proof.after)
+    assert proof.phantoms
 
 
 def test_a_radiograph_without_a_positive_finding_has_no_flag(detector: Detector, pair: torch.Tensor) -> None:
