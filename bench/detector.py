@@ -106,7 +106,7 @@ def methods_of(detector: Detector, made_up: Radiographs) -> dict[str, Callable[[
     """The baselines by name, each ready to score a case."""
     assert detector.calibration is not None
     reader, calibration = detector.reader, detector.calibration
-    clean = donors_again(reader, calibration.donor_seed, calibration.donor_rows).images
+    clean = donors_again(reader, calibration.donors, calibration.folder).images
     pre = detector.checkpoint.card.preprocessing
     some = made_up.take(np.linspace(0, len(made_up) - 1, min(100, len(made_up))).round().astype(int))
     plain = [image.numpy() for image in images_of(some, pre, None)]
