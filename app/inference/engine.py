@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from model.preprocess import Preprocessing
 
 log = logging.getLogger("overread.inference")
 GATHER_S = 0.005
+LOOK_S = 0.25  # between two looks whether somebody still waits for a long call
 _T = TypeVar("_T")
 
 
@@ -199,27 +200,41 @@ class InferenceEngine:
         first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy` or
         `out_of_memory`.
         """
-        return self._call(checkpoint_id, act, wait_s, long=False)
+        try:
+            return self._begin(checkpoint_id, act, wait_s, long=False).result()
+        except CancelledError:
+            raise _shutting_down() from None
 
     def examine(
-        self, checkpoint_id: str, grey: np.ndarray, between: Callable[[], None], wait_s: float = 0.0
+        self, checkpoint_id: str, grey: np.ndarray, meanwhile: Callable[[], None], wait_s: float = 0.0
     ) -> Examination:
         """The detector's full test of one radiograph (H×W float32 in 0..1), in the inference thread; blocks until done.
 
         It takes seconds to minutes on a CPU. Between two of its batches what waits is read and done, but for another
-        such test; then `between` is called, and what it raises ends the test and is raised here. wait_s: for room in
-        the queue. Raises what `call` raises.
+        such test. meanwhile: called in this thread every now and then; what it raises ends the test and is raised here.
+        wait_s: for room in the queue. Raises what `call` raises.
         """
         image = self.require(checkpoint_id).card.preprocessing.input_grey(grey)
+        given_up = threading.Event()
 
         def pause() -> None:
             self._breathe()
-            between()
+            if given_up.is_set():
+                raise BusyError("given_up", "Nobody waited for this test any more.", 1)
 
         def act(checkpoint: Checkpoint) -> Examination:
             return examine(self._detector(checkpoint), image, pause)
 
-        return self._call(checkpoint_id, act, wait_s, long=True)
+        result = self._begin(checkpoint_id, act, wait_s, long=True)
+        try:
+            while not wait([result], LOOK_S).done:
+                meanwhile()
+            return result.result()
+        except CancelledError:
+            raise _shutting_down() from None
+        finally:
+            given_up.set()
+            result.cancel()
 
     def _detector(self, checkpoint: Checkpoint) -> Detector:
         """With the calibration that is known now."""
@@ -230,14 +245,11 @@ class InferenceEngine:
                 self._detectors[checkpoint.card.id] = detector = make_detector(checkpoint, calibration)
             return detector
 
-    def _call(self, checkpoint_id: str, act: Callable[[Checkpoint], _T], wait_s: float, long: bool) -> _T:
+    def _begin(self, checkpoint_id: str, act: Callable[[Checkpoint], _T], wait_s: float, long: bool) -> Future[_T]:
         checkpoint = self.require(checkpoint_id)
         result: Future[_T] = Future()
         self._put(_Call(lambda: act(checkpoint), result, long), [result], wait_s)
-        try:
-            return result.result()
-        except CancelledError:
-            raise _shutting_down() from None
+        return result
 
     def _put(self, work: _Work, results: Sequence[Future[Any]], wait_s: float = 0.0) -> None:
         if self._stopping.is_set():
@@ -294,8 +306,8 @@ class InferenceEngine:
             if len(radiographs) >= self.batch_size:
                 break
             try:
-                wait = end - time.monotonic() if self._arriving else 0.0
-                work = self._jobs.get(timeout=wait) if wait > 0 else self._jobs.get_nowait()
+                left_s = end - time.monotonic() if self._arriving else 0.0
+                work = self._jobs.get(timeout=left_s) if left_s > 0 else self._jobs.get_nowait()
             except queue.Empty:
                 break
         self._runner.run([item for items in radiographs for item in items])

@@ -58,11 +58,13 @@ class Evidence(Schema):
 
 class ProofPicture(Schema):
     """A picture that proves a flag, as the network saw it. kind: `seen`, the radiograph as it is; `erased`, with the
-    region filled from its surroundings; `donor-1`, `donor-2`: the spot on somebody else, who is a phantom and nobody.
-    before, after: the probability of the finding without and with the change; both the same for `seen`.
+    region filled from its surroundings; `donor-1`, `donor-2`: the spot on somebody else. of: `this` radiograph, a
+    `phantom`, which is nobody's, or another `patient`, shown without identity. before, after: the probability of the
+    finding without and with the change; both the same for `seen`.
     """
 
     kind: Literal["seen", "erased", "donor-1", "donor-2"]
+    of: Literal["this", "phantom", "patient"]
     url: str
     before: float
     after: float

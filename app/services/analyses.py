@@ -268,7 +268,7 @@ class AnalysisService:
         """One request at a time, because each takes the device for a while."""
         end = time.monotonic() + TEST_LIMIT_S
 
-        def between() -> None:
+        def meanwhile() -> None:
             if gone():
                 raise BusyError("given_up", "Nobody waited for this test any more.", 1)
             if time.monotonic() > end:
@@ -282,9 +282,9 @@ class AnalysisService:
         try:
             for analysis in analyses:
                 if analysis.analysis_id in owed:
-                    between()
+                    meanwhile()
                     left_s = max(0.1, end - time.monotonic())
-                    self.examinations.examine(analysis, radiograph.grey(), between, left_s)
+                    self.examinations.examine(analysis, radiograph.grey(), meanwhile, left_s)
         finally:
             self._testing.release()
 

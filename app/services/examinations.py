@@ -69,12 +69,12 @@ class ExaminationService:
             rows = session.execute(query.where(AnalysisRow.id.in_(keys), AnalysisRow.owes_test))
             return {row.id: row.state for row in rows}
 
-    def examine(self, analysis: Analysis, grey: np.ndarray, between: Callable[[], None], wait_s: float) -> bool:
+    def examine(self, analysis: Analysis, grey: np.ndarray, meanwhile: Callable[[], None], wait_s: float) -> bool:
         """Tests an analysis in full and keeps the outcome; False where somebody else was first.
 
-        grey: H×W float32 in 0..1. between: as for `InferenceEngine.examine`, whose errors this raises.
+        grey: H×W float32 in 0..1. meanwhile: as for `InferenceEngine.examine`, whose errors this raises.
         """
-        found = self.engine.examine(analysis.checkpoint.id, grey, between, wait_s)
+        found = self.engine.examine(analysis.checkpoint.id, grey, meanwhile, wait_s)
         return self.keep(analysis, found)
 
     def keep(self, analysis: Analysis, found: Examination) -> bool:
@@ -117,12 +117,16 @@ class ExaminationService:
     def _store(self, proof: Proof, found: Examination, flag: Flag) -> list[dict[str, Any]]:
         assert flag.evidence is not None and flag.details is not None  # there is no proof without a full test
         probability = flag.details["probability"]
+        somebody = "phantom" if proof.phantoms else "patient"
         images = [
-            (SEEN, np.rint(found.seen * 255).astype(np.uint8), probability, probability),
-            (ERASED, proof.erased, probability, flag.evidence.probability_erased),
-            *((f"donor-{i + 1}", image, proof.before[i], proof.after[i]) for i, image in enumerate(proof.transplanted)),
+            (SEEN, "this", np.rint(found.seen * 255).astype(np.uint8), probability, probability),
+            (ERASED, "this", proof.erased, probability, flag.evidence.probability_erased),
+            *(
+                (f"donor-{i + 1}", somebody, image, proof.before[i], proof.after[i])
+                for i, image in enumerate(proof.transplanted)
+            ),
         ]
         return [
-            {"kind": kind, "sha256": self.blobs.put(png(image)), "before": before, "after": after}
-            for kind, image, before, after in images
+            {"kind": kind, "of": whose, "sha256": self.blobs.put(png(image)), "before": before, "after": after}
+            for kind, whose, image, before, after in images
         ]

@@ -54,6 +54,12 @@ def _pictures(examination: ExaminationRow, finding: str) -> list[ProofPicture] |
     shown: Sequence[Mapping[str, Any]] = examination.proofs.get(finding, [])
     base = f"/api/v1/analyses/{examination.analysis_id}/proofs/{finding}"
     return [
-        ProofPicture(kind=one["kind"], url=f"{base}/{one['kind']}.png", before=one["before"], after=one["after"])
+        ProofPicture(
+            kind=one["kind"],
+            of=one["of"],
+            url=f"{base}/{one['kind']}.png",
+            before=one["before"],
+            after=one["after"],
+        )
         for one in shown
     ] or None

@@ -148,7 +148,7 @@ class AnalysisRow(Base):
 class ExaminationRow(Base):
     """What a full test found in one analysis; written once. flags: by finding, the flags as the answer has them.
 
-    proofs: by finding, the pictures' kinds with their SHA-256 and the probabilities before and after.
+    proofs: by finding, the pictures' kinds, whose they are, their SHA-256, and the probabilities before and after.
     """
 
     __tablename__ = "examinations"

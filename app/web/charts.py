@@ -119,7 +119,7 @@ def roc(p_values: Sequence[float], alpha: float) -> Chart | None:
     area = sum(1 - p for p in ordered) / len(ordered)
     return Chart(
         "Stamped samples found, by accepted false alarms",
-        f"Area under the curve {area:.3f}, of {len(ordered)} stamped samples.",
+        f"Area under the curve {area:.3f}, of {len(ordered)} stamped sample{'s' if len(ordered) > 1 else ''}.",
         "false-positive rate accepted (p at most)",
         "share flagged",
         tuple((x(rate), f"{rate:g}") for rate in (0, 0.25, 0.5, 0.75, 1)),

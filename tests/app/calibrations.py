@@ -9,6 +9,7 @@ import numpy as np
 
 from model.checkpoint import read_card
 from model.detector import Calibration, Origin, Reference, calibration_folders, write_calibration
+from model.detector.donors import DonorNames
 from model.detector.nulls import Nulls
 from model.findings import FINDINGS
 
@@ -37,13 +38,13 @@ def by_hand(
     has ever scored: whatever is tested has p = 1/200, and random patches do nothing."""
     card = read_card(checkpoint)
     nothing = np.zeros((len(FINDINGS), 99), np.float32)
+    leads = (0.0,) * len(tested)
     return Calibration(
         checkpoint_id=card.id,
         weights_sha256=card.weights_sha256,
-        reference=Reference(n, threshold, tuple(sorted(tested)), tuple(sorted(screened))),
+        reference=Reference(n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads),
         nulls=Nulls({8: nothing, 32: nothing}, {8: nothing[:, 0], 32: nothing[:, 0]}),
-        donor_seed=5501,
-        donor_rows=tuple(range(DONORS)),
+        donors=DonorNames(5501, tuple(range(DONORS))),
         origin=ORIGIN,
         alpha=alpha,
         reliability={name: [(0.1, 0.0, 40), (0.4, 0.3, 40), (0.8, 0.9, 40)] for name in FINDINGS},
