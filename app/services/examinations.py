@@ -16,7 +16,7 @@ from app.blobs import BlobStore
 from app.db import Database
 from app.inference import Examination, InferenceEngine
 from app.schemas import Analysis, Flag
-from app.services.errors import NotFoundError
+from app.services.errors import NotFoundError, UnavailableError
 from app.services.flags import smallest_p, with_flags
 from app.services.ids import is_id
 from app.services.images import png
@@ -24,6 +24,7 @@ from app.services.readings import final_flags
 from app.services.summaries import LivePair, refresh
 from app.tables import AnalysisRow, ExaminationRow, InstanceRow, JobRow, now
 from model.detector import Proof
+from model.errors import CheckpointError
 
 SEEN, ERASED = "seen", "erased"
 
@@ -72,9 +73,13 @@ class ExaminationService:
     def examine(self, analysis: Analysis, grey: np.ndarray, meanwhile: Callable[[], None], wait_s: float) -> bool:
         """Tests an analysis in full and keeps the outcome; False where somebody else was first.
 
-        grey: H×W float32 in 0..1. meanwhile: as for `InferenceEngine.examine`, whose errors this raises.
+        grey: H×W float32 in 0..1. meanwhile: as for `InferenceEngine.examine`, whose errors this raises, and UnavailableError
+        `bad_calibration`.
         """
-        found = self.engine.examine(analysis.checkpoint.id, grey, meanwhile, wait_s)
+        try:
+            found = self.engine.examine(analysis.checkpoint.id, grey, meanwhile, wait_s)
+        except CheckpointError as error:  # the donors that its calibration names are gone
+            raise UnavailableError(error.code, str(error)) from error
         return self.keep(analysis, found)
 
     def keep(self, analysis: Analysis, found: Examination) -> bool:
