@@ -13,9 +13,7 @@ from app.schemas import CalibrationInfo, CalibrationList
 router = APIRouter(prefix="/calibrations", tags=["calibrations"])
 AlphaQuery = Annotated[
     float | None,
-    Query(
-        ge=0.0001, le=0.5, allow_inf_nan=False, description="Threshold to preview; the calibration's own by default."
-    ),
+    Query(ge=0.0001, le=0.5, allow_inf_nan=False, description="Threshold to preview; by default its own."),
 ]
 
 

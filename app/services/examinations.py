@@ -73,8 +73,8 @@ class ExaminationService:
     def examine(self, analysis: Analysis, grey: np.ndarray, meanwhile: Callable[[], None], wait_s: float) -> bool:
         """Tests an analysis in full and keeps the outcome; False where somebody else was first.
 
-        grey: H×W float32 in 0..1. meanwhile: as for `InferenceEngine.examine`, whose errors this raises, and UnavailableError
-        `bad_calibration`.
+        grey: H×W float32 in 0..1. meanwhile: as for `InferenceEngine.examine`, whose errors this raises, and
+        UnavailableError `bad_calibration`.
         """
         try:
             found = self.engine.examine(analysis.checkpoint.id, grey, meanwhile, wait_s)
