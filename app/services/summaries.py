@@ -19,6 +19,7 @@ from app.services.stored import load
 from app.tables import AnalysisRow, InstanceRow, StudyRow
 
 FLAGS = ("not_calibrated", "no_evidence", "screened", "suspicious", "causal")  # the stronger the later
+_PRIORITY = {"no_evidence": 1, "screened": 1, "suspicious": 2, "causal": 3}  # what waits is decided within minutes
 _UNDECIDED = {"not_calibrated": "not_calibrated", "screened": "screened", "testing": "screened"}
 
 
@@ -66,8 +67,7 @@ class Summary:
     @property
     def priority(self) -> int:
         """What to look at first: the flag, and for equal flags a disagreement of the pair."""
-        strength = FLAGS.index(self.flag) if self.flag in FLAGS else 0
-        return 2 * strength + bool(self.disagreement)
+        return 2 * _PRIORITY.get(self.flag or "", 0) + bool(self.disagreement)
 
 
 def live_pair(engine: InferenceEngine, pair: tuple[str, str]) -> LivePair:
