@@ -39,7 +39,7 @@ def predict(
 
     Synchronous. The image is kept, so that its analyses and maps can be fetched later, but is not put on the worklist.
     With `test=full` the full tests that the quick screen asks for are made at once, one request after the other; what
-    takes longer than two minutes is answered by 503 `too_slow`, and the same request goes on where it stopped.
+    takes longer than five minutes is answered by 503 `too_slow`, and the same request goes on where it stopped.
     One that is there already, in a study that asks you for your own reading first, is refused with 409 `read_first`.
     """
     data = file.file.read()
