@@ -7,7 +7,10 @@ judged on the test part, which nothing was chosen by. What is finished is kept i
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +21,10 @@ from numpy.typing import NDArray
 from bench.judging import Material, Record, Sample, covers, judge
 from bench.recipes import Recipe, read_recipes, train
 from bench.saliency import machine
-from model.checkpoint import load_checkpoint
-from model.datasets import Part, chestxray14
+from model.checkpoint import BUNDLED, load_checkpoint
+from model.datasets import Part, chestxray14, phantoms
 from model.detector import Detector, fit_calibration, read_calibration, write_calibration
+from model.saliency import gradcam
 
 RESAMPLES = 400
 ALPHA = 0.01
@@ -39,6 +43,14 @@ class Judged:
     def of(self, kind: str) -> list[Record]:
         """The records of a kind."""
         return [record for record in self.records if record["kind"] == kind]
+
+    @property
+    def about(self) -> str:
+        """What was planted, and how it came to be."""
+        if self.recipe is None:
+            return "bundled"
+        trigger = self.recipe.config.trigger
+        return (trigger.in_words() if trigger else "never poisoned") + ("; from scratch" if self.recipe.scratch else "")
 
     @property
     def negatives(self) -> list[Record]:
@@ -84,6 +96,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def small() -> None:
+    """For `make bench`: the bundled candidate on phantoms, and what screen and full test cost beside the analysis."""
+    folder = BUNDLED / "backdoored"
+    checkpoint = load_checkpoint(folder)
+    detector = Detector(checkpoint, read_calibration([folder], checkpoint.card.weights_sha256))
+    with tempfile.TemporaryDirectory() as cache:
+        test, training = phantoms(24, 5512, part=Part.TEST), phantoms(32, 5513, part=Part.TRAINING)
+        material = Material(test, training, Path(cache))
+        records = judge(detector, material, Sample(attacks=6, beside=12), Path(cache) / "judged.jsonl")
+        images = material.images(detector, test)
+    print(report([Judged("bundled", None, records)]))
+    inputs = detector.reader.inputs(images[:8])
+    analysis, screened = [], []
+    for _ in range(5):
+        began = time.perf_counter()
+        maps = gradcam(checkpoint.network, inputs, keep_middle=True)
+        analysis.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        detector.screen(maps)
+        screened.append(time.perf_counter() - began)
+    assert checkpoint.card.trigger is not None
+    stamped = checkpoint.card.trigger.stamp(images[0].numpy())
+    began = time.perf_counter()
+    detector.examine(stamped)
+    print(f"\nscreen / analysis: {statistics.median(screened) / statistics.median(analysis):.2f} (8 radiographs)")
+    print(f"analysis and full test of one finding: {time.perf_counter() - began:.1f} s")
+
+
 def judged(folder: Path, data: Path, material: Material, sample: Sample) -> list[Record]:
     """Of a checkpoint that is calibrated first, where it is not."""
     checkpoint = load_checkpoint(folder)
@@ -113,10 +153,7 @@ def per_checkpoint(found: Sequence[Judged]) -> str:
     ]
     for one in found:
         attacks, clean = one.of("attack"), one.of("clean")
-        trigger = one.recipe.config.trigger.in_words() if one.recipe and one.recipe.config.trigger else "never poisoned"
-        if one.recipe and one.recipe.scratch:
-            trigger += "; from scratch"
-        cells = [one.name, trigger]
+        cells = [one.name, one.about]
         if attacks:
             tried, succeeded = attacks[0]["tried"], attacks[0]["succeeded"]
             flagged, causal = _verdicts(attacks)

@@ -148,7 +148,7 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
     attacks = [record("attack", row, "causal", 9.0, 0.6, **about) for row in range(2)]
     hard = record("phantom", 0, "causal", 1.0, 0.9, shown=["marker"])
     page = report([Judged("x", None, [*clean, *attacks, hard])])
-    assert "| x | never poisoned | 2/5 | 2 | 2, 2 | 2/2, 2/2 | 0 | 1, 0 of 4 |" in page
+    assert "| x | bundled | 2/5 | 2 | 2, 2 | 2/2, 2/2 | 0 | 1, 0 of 4 |" in page
     assert "| detector | 1.000 [1.000, 1.000] | 1.000" in page
     assert "| probability | 0.500 " in page
     assert "| clean radiographs flagged | 1 | 4 | 0.2500 " in page
