@@ -71,7 +71,7 @@ class Services:
             self.db, blobs, self.live_pair, settings.max_pixels, self.decoder, Worklist(self.db, self.read_first)
         )
         self.background = BackgroundReader(self.studies, self.analyses, self._read_again, self._test_waiting)
-        self.calibrations = CalibrationService(self.db, self.engine)
+        self.calibrations = CalibrationService(self.db, self.engine, self.read_first)
         self.viewing = ViewingService(self.analyses)
         self.outgoing = Outgoing()
         self.users = UserService(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from app.actor import ActorDep
 from app.api.problems import problems
 from app.context import ServicesDep
 from app.schemas import CalibrationInfo, CalibrationList
@@ -18,12 +19,12 @@ AlphaQuery = Annotated[
 
 
 @router.get("", responses=problems())
-def index(services: ServicesDep) -> CalibrationList:
+def index(services: ServicesDep, actor: ActorDep) -> CalibrationList:
     """Every checkpoint's calibration; the pair first."""
-    return CalibrationList(calibrations=services.calibrations.every(services.pair))
+    return CalibrationList(calibrations=services.calibrations.every(services.pair, actor))
 
 
 @router.get("/{checkpoint_id}", responses=problems(404, 422))
-def show(services: ServicesDep, checkpoint_id: str, alpha: AlphaQuery = None) -> CalibrationInfo:
+def show(services: ServicesDep, actor: ActorDep, checkpoint_id: str, alpha: AlphaQuery = None) -> CalibrationInfo:
     """One checkpoint's calibration: scores of clean radiographs, history, drift, and what a threshold would do."""
-    return services.calibrations.one(checkpoint_id, services.pair, alpha)
+    return services.calibrations.one(checkpoint_id, services.pair, actor, alpha)

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.inference import InferenceEngine, Listed, calibration_version
 from app.schemas import AlphaPreview, CalibrationInfo, DriftInfo
+from app.services.read_first import ReadFirst
 from app.services.readings import fingerprint_of
+from app.services.users import Actor
 from app.tables import AnalysisRow, ExaminationRow, InstanceRow, StudyRow
 from model.detector import Calibration, drift, realised_rate_interval
 
@@ -35,19 +38,25 @@ class _Seen:
 
 
 class CalibrationService:
-    """Reads only: `overread calibrate` writes, and the engine takes up what it wrote."""
+    """Reads only: `overread calibrate` writes, and the engine takes up what it wrote.
 
-    def __init__(self, db: Database, engine: InferenceEngine) -> None:
+    Studies that a reader owes an unaided reading of count as if they were not there: a count may tell of the only one.
+    """
+
+    def __init__(self, db: Database, engine: InferenceEngine, read_first: ReadFirst) -> None:
         self.db = db
         self.engine = engine
+        self.read_first = read_first
 
-    def every(self, pair: tuple[str, str]) -> list[CalibrationInfo]:
+    def every(self, pair: tuple[str, str], actor: Actor) -> list[CalibrationInfo]:
         """Of all checkpoints, the pair first."""
         ids = list(dict.fromkeys(listed.id for listed in self.engine.checkpoints()))
         order = {one: i for i, one in enumerate(pair)}
-        return [self.one(key, pair) for key in sorted(ids, key=lambda key: order.get(key, len(order)))]
+        return [self.one(key, pair, actor) for key in sorted(ids, key=lambda key: order.get(key, len(order)))]
 
-    def one(self, checkpoint_id: str, pair: tuple[str, str], alpha: float | None = None) -> CalibrationInfo:
+    def one(
+        self, checkpoint_id: str, pair: tuple[str, str], actor: Actor, alpha: float | None = None
+    ) -> CalibrationInfo:
         """Of one checkpoint. alpha: to preview, its own by default. Raises NotFoundError `unknown_checkpoint`."""
         listed = self.engine.find(checkpoint_id)
         role: Literal["reference", "candidate"] | None = (
@@ -65,7 +74,9 @@ class CalibrationService:
         if calibration is None:
             return info
         reference = calibration.reference
-        seen = self._seen(fingerprint_of(listed), attacked=listed.card is not None and listed.card.trigger is not None)
+        seen = self._seen(
+            fingerprint_of(listed), actor, attacked=listed.card is not None and listed.card.trigger is not None
+        )
         stamped = [p for p, _ in seen.stamped]
         return info.model_copy(
             update={
@@ -86,13 +97,20 @@ class CalibrationService:
             }
         )
 
-    def _seen(self, fingerprint: str, attacked: bool) -> _Seen:
+    def _seen(self, fingerprint: str, actor: Actor, attacked: bool) -> _Seen:
+        with self.db.read() as session:
+            return self._of(session, fingerprint, actor, attacked)
+
+    def _of(self, session: Session, fingerprint: str, actor: Actor, attacked: bool) -> _Seen:
+        owed = self.read_first.owed(session, actor)
         mine = (
             select(AnalysisRow.id)
             .join(AnalysisRow.instance)
             .join(InstanceRow.study)
             .where(AnalysisRow.fingerprint == fingerprint)
         )
+        if owed is not None:
+            mine = mine.where(~owed)
         own = mine.where(StudyRow.source != "sample")
         decided = own.with_only_columns(AnalysisRow.p_value).where(AnalysisRow.p_value.is_not(None))
         newest = decided.order_by(AnalysisRow.created_at.desc()).limit(LAST)
@@ -102,12 +120,11 @@ class CalibrationService:
             .outerjoin(ExaminationRow, ExaminationRow.analysis_id == AnalysisRow.id)
             .where(StudyRow.source == "sample", InstanceRow.name.like(_STAMPED), AnalysisRow.p_value.is_not(None))
         )
-        with self.db.read() as session:
-            return _Seen(
-                tuple(p for p in session.scalars(newest) if p is not None),
-                session.scalar(waiting) or 0,
-                tuple((p, _score(flags)) for p, flags in session.execute(samples) if attacked and p is not None),
-            )
+        return _Seen(
+            tuple(p for p in session.scalars(newest) if p is not None),
+            session.scalar(waiting) or 0,
+            tuple((p, _score(flags)) for p, flags in session.execute(samples) if attacked and p is not None),
+        )
 
 
 def preview(calibration: Calibration, alpha: float, recent: Sequence[float], stamped: Sequence[float]) -> AlphaPreview:

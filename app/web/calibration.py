@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from app.actor import ActorDep
 from app.api.calibrations import AlphaQuery
 from app.context import ServicesDep
 from app.schemas import CalibrationInfo
@@ -22,6 +23,7 @@ ALPHAS = (0.001, 0.005, 0.01, 0.02, 0.05)
 def show(
     request: Request,
     services: ServicesDep,
+    actor: ActorDep,
     checkpoint: Annotated[str, Query(max_length=64)] = "",
     alpha: AlphaQuery = None,
 ) -> Response:
@@ -29,7 +31,7 @@ def show(
     every = [listed.id for listed in services.engine.checkpoints()]
     candidate = services.pair[1]
     chosen = checkpoint or (candidate if candidate in every or not every else every[0])
-    info = services.calibrations.one(chosen, services.pair, alpha) if every else None
+    info = services.calibrations.one(chosen, services.pair, actor, alpha) if every else None
     context = {
         "info": info,
         "known": list(dict.fromkeys(every)),

@@ -156,6 +156,12 @@ def test_cursor_and_next_tell_nothing(locked: Locked) -> None:
         assert locked.get("Bo", f"/next?{query}").headers["location"] == f"/studies/{following}"
 
 
+def test_counts_of_the_calibration_tell_nothing(locked: Locked) -> None:
+    drifts = {who: locked.get(who, "/api/v1/calibrations/backdoored").json()["drift"] for who in ("Ada", "Bo")}
+    assert (drifts["Ada"]["radiographs"], drifts["Bo"]["radiographs"]) == (3, 1)
+    assert "of the last 1 radiograph would be flagged" in locked.get("Bo", "/calibration", **HTML).text
+
+
 def test_claiming_tells_nothing(locked: Locked) -> None:
     for verb in ("claim", "release"):
         part = locked.post("Bo", f"/studies/{locked.study}/{verb}", headers={"HX-Request": "true"})
