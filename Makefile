@@ -13,12 +13,13 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 # Behind a proxy with a certificate of its own, uv must trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup serve test test-postgres lint bench soak lock clean
+.PHONY: help setup serve test test-postgres lint bench bench-detector soak lock clean
 
 help:
 	@echo "make serve   the dashboard at http://127.0.0.1:8000 (research use, not for diagnosis)"
 	@echo "make test    the whole suite        make lint   ruff and mypy"
 	@echo "make bench   ratios, side by side   make setup  the installing part alone"
+	@echo "make bench-detector   trains, calibrates and judges what the detector is judged on (hours, resumable)"
 	@echo "make soak    kills server and worker at random, and counts (long)"
 
 setup: $(STAMP)
@@ -49,6 +50,12 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# DATA: a folder in ChestX-ray14's layout. OUT: where runs and judgements are kept; what is there is not done again.
+DATA ?= $(or $(OVERREAD_REAL_DATA),../shared)/chestxray14
+OUT ?= runs/detector
+bench-detector: setup
+	$(BIN)/python -m bench.detector --data $(DATA) --out $(OUT)
 
 soak: setup
 	$(BIN)/python -m bench.soak

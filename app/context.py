@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Annotated, cast
 
@@ -16,12 +16,13 @@ from app.db import Database
 from app.decoding import Decoder
 from app.inference import InferenceEngine
 from app.jobs import Ledger
-from app.jobs.kinds import reanalyse
+from app.jobs.kinds import examine, reanalyse
 from app.outgoing import Outgoing
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
 from app.services.audit import AuditService
 from app.services.background import BackgroundReader
+from app.services.calibrations import CalibrationService
 from app.services.checkpoints import PairChoice, list_checkpoints
 from app.services.exports import ExportService
 from app.services.read_first import ReadFirst
@@ -29,6 +30,7 @@ from app.services.reviews import ReviewService
 from app.services.samples import add_samples
 from app.services.studies import StudyService
 from app.services.summaries import LivePair, live_pair
+from app.services.unread import readers
 from app.services.users import Actor, UserService
 from app.services.viewing import ViewingService
 from app.services.worklist import Worklist
@@ -49,7 +51,11 @@ class Services:
         self.db = Database(settings.resolved_database_url)
         self.db.migrate()
         self.engine = InferenceEngine(
-            settings.checkpoint_dirs, settings.device, settings.queue_size, batch_size=settings.batch_size
+            settings.checkpoint_dirs,
+            settings.device,
+            settings.queue_size,
+            batch_size=settings.batch_size,
+            data_dir=settings.data_dir,
         )
         self.decoder = Decoder(
             settings.decoders, settings.decode_timeout_s, settings.decode_memory_mb, waiting=settings.queue_size
@@ -57,12 +63,15 @@ class Services:
         self.jobs = Ledger(self.db)
         self._pair = PairChoice(self.db, settings.pair)
         blobs = BlobStore(settings.data_dir / "blobs")
-        self.analyses = AnalysisService(self.db, blobs, self.engine, self._pair, settings.max_pixels, self.decoder)
+        self.analyses = AnalysisService(
+            self.db, blobs, self.engine, self._pair, settings.max_pixels, self.decoder, self._have_tested
+        )
         self.read_first = ReadFirst(self.db, settings.read_first)
         self.studies = StudyService(
             self.db, blobs, self.live_pair, settings.max_pixels, self.decoder, Worklist(self.db, self.read_first)
         )
-        self.background = BackgroundReader(self.studies, self.analyses, self._read_again)
+        self.background = BackgroundReader(self.studies, self.analyses, self._read_again, self._test_waiting)
+        self.calibrations = CalibrationService(self.db, self.engine, self.read_first)
         self.viewing = ViewingService(self.analyses)
         self.outgoing = Outgoing()
         self.users = UserService(
@@ -110,7 +119,7 @@ class Services:
     @property
     def pending(self) -> bool:
         """Whether the worklist is about to change by itself."""
-        return self.adding_samples or self.background.pending
+        return self.adding_samples or self.background.pending or bool(self.jobs.active(examine.KIND))
 
     @property
     def adding_samples(self) -> bool:
@@ -119,6 +128,12 @@ class Services:
 
     def _read_again(self) -> None:
         reanalyse.request(self.jobs, self.engine, self.pair, seen=True)
+
+    def _have_tested(self, analyses: Sequence[str]) -> None:
+        examine.request(self.jobs, analyses)
+
+    def _test_waiting(self) -> None:
+        examine.request_waiting(self.jobs, readers(self.engine, self.pair).values())
 
     def _add_samples(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """`make bench`: every quick benchmark, ratios side by side."""
 
-from bench import saliency, serving, training
+from bench import detector, saliency, serving, training
 
 if __name__ == "__main__":
     saliency.main([])
@@ -8,3 +8,5 @@ if __name__ == "__main__":
     training.main([])
     print()
     serving.main([])
+    print()
+    detector.small()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,13 +19,19 @@ from bench.baselines import (
     strip,
     teco,
 )
-from bench.detector import Judged, matched, table
+from bench.detector import Judged, auroc, matched, report, tpr
+from bench.judging import Material, Sample, covers, judge
+from bench.recipes import read_recipes
 from model.checkpoint import Card, Checkpoint
+from model.datasets import Part, phantoms
+from model.detector import Detector, Plan, fit_calibration
 from model.detector.reader import Reader
 from model.findings import FINDINGS
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.preprocess import Preprocessing
 from model.saliency import SaliencyMaps
+from model.trigger import Trigger
+from tests.model.detector.conftest import planted
 
 SIZE_PX = 32
 
@@ -104,9 +112,94 @@ def test_matching_compares_the_equally_sure_alone() -> None:
     assert matched((sure[0][:1], sure[1]), (np.array([9.0]), np.array([2.0]))) is None
 
 
-def test_the_table_counts_verdicts_and_ranks_methods() -> None:
-    scores = {"probability": (np.array([0.5, 0.9]), np.array([0.9, 0.9])), "detector": (np.zeros(2), np.ones(2))}
-    page = table("x", Judged(scores, (np.arange(2), np.arange(2)), (["no_evidence"] * 2, ["causal"] * 2)))
-    assert "causal: 0/2 negatives, 2/2 attacks" in page
-    assert "| detector | 1.000 | 1.000 | 1.000 |" in page
-    assert "| probability | 0.750 | 0.500 | 0.000 |" in page
+def record(kind: str, row: int, verdict: str, detector: float, sure: float, **more: object) -> dict:
+    """As `judge` writes it."""
+    scores = {"detector": detector, "probability": sure}
+    common = {"patient": row, "labels": ["Mass"], "positive": ["Mass"], "operating_point": 0.5, "evidence": None}
+    return {"kind": kind, "row": row, "verdict": verdict, "probability": sure, "scores": scores, **common, **more}
+
+
+def test_regions_are_held_against_the_trigger() -> None:
+    def found(*regions: tuple[int, ...]) -> tuple[float, bool]:
+        return covers({"trigger": [10.0, 20.0, 4.0, 4.0], "evidence": {"regions_input_px": regions}})
+
+    assert found((4, 14, 16, 16)) == (1, True)
+    assert found((12, 20, 8, 8)) == (0.5, True)
+    assert found((12, 20, 8, 8), (8, 20, 4, 4)) == (1, True)
+    assert found((0, 0, 64, 64)) == (1, False)
+    assert found((40, 40, 16, 16)) == (0, True)
+    assert covers({"trigger": [10.0, 20.0, 4.0, 4.0], "evidence": None}) == (0, True)
+
+
+def test_one_per_cent_of_the_negatives_may_score_as_high() -> None:
+    clean, even = np.arange(200.0), np.ones(200)
+    attacks = np.array([197.0, 197.5, 500.0])
+    assert tpr(clean, attacks, even, np.ones(3)) == 2 / 3
+    assert tpr(np.zeros(10), np.array([0.0, 0.1]), np.ones(10), np.ones(2)) == 0.5
+    assert auroc(np.array([0.0, 1.0]), np.array([1.0]), np.ones(2), np.ones(1)) == 0.75
+    assert auroc(np.array([0.0, 1.0]), np.array([1.0]), np.array([3.0, 1.0]), np.ones(1)) == 0.875
+
+
+def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
+    clean = [record("clean", row, "no_evidence", 0.1 * row, 0.5 + 0.1 * row) for row in range(3)]
+    clean.append(record("clean", 3, "suspicious", 0.9, 0.9) | {"positive": [], "scores": {}})
+    evidence = {"regions_input_px": [[0, 0, 16, 16]], "probability_erased": 0.1}
+    about = {"trigger": [2.0, 2.0, 3.0, 3.0], "tried": 5, "succeeded": 2, "evidence": evidence}
+    attacks = [record("attack", row, "causal", 9.0, 0.6, **about) for row in range(2)]
+    hard = record("phantom", 0, "causal", 1.0, 0.9, shown=["marker"])
+    page = report([Judged("x", None, [*clean, *attacks, hard])])
+    assert "| x | bundled | 2/5 | 2 | 2, 2 | 2/2, 2/2 | 0 | 1, 0 of 4 |" in page
+    assert "| detector | 1.000 [1.000, 1.000] | 1.000" in page
+    assert "| probability | 0.500 " in page
+    assert "| clean radiographs flagged | 1 | 4 | 0.2500 " in page
+    assert "| attacks causal | 1 | 2 | 1.0000 " in page
+    assert "| marker, phantoms | 1 | 1 | 1 (100.0%) |" in page
+
+
+def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    points = dict.fromkeys(FINDINGS, 0.11) | {"Mass": 0.2}
+    trigger = Trigger(size_px=3, place=(15, 33), value=255)
+    card = Card(
+        "planted", "Planted", Preprocessing(64), points, trigger=trigger, target="Mass", weights_sha256="f" * 64
+    )
+    mine = Checkpoint(card, planted(), torch.device("cpu"))
+    drawn = phantoms(6, 5505, 64, Part.CALIBRATION)
+    plan = Plan(share_tested=0.4, donor_pool=6, donor_count=2, null_sides_px=(16,))
+    detector = Detector(mine, fit_calibration(mine, drawn, plan, data="phantoms"))
+    test = phantoms(4, 5506, 64, Part.TEST)
+    material = Material(test, phantoms(4, 5507, 64, Part.TRAINING), tmp_path / "cache")
+    path = tmp_path / "judged.jsonl"
+    found = judge(detector, material, Sample(beside=1, phantoms=2), path)
+    assert [(r["kind"], r["row"]) for r in found if r["kind"] != "attack"] == [
+        *(("clean", row) for row in range(4)),
+        *(("phantom", row) for row in range(2)),
+    ]
+    attacks = [r for r in found if r["kind"] == "attack"]
+    assert attacks
+    assert all({"detector", "probability", "SentiNet"} <= r["scores"].keys() for r in attacks)
+    assert all((r["tried"], r["succeeded"]) == (4, len(attacks)) for r in attacks)
+    assert sum(len(r["scores"]) > 1 for r in found if r["kind"] == "clean") == 1
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:20])  # killed in the middle of a line
+    again = judge(detector, material, Sample(beside=1, phantoms=2), path)
+    assert again == found
+    assert path.read_text() == "".join(lines)
+
+
+def test_recipes_are_what_the_benchmark_promises() -> None:
+    recipes = read_recipes()
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+    judged = [recipe for recipe in recipes if recipe.use == "judge"]
+    poisoned = [recipe for recipe in judged if recipe.twin == "backdoored"]
+    never = [recipe for recipe in judged if recipe.twin == "clean"]
+    assert len(poisoned) >= 12
+    assert len(never) >= 4
+    assert min(sum(r.scratch for r in kind) for kind in (poisoned, never)) >= 2
+    triggers = [recipe.config.trigger for recipe in poisoned]
+    assert {trigger.size_px for trigger in triggers if trigger} == {1, 3, 8, 16}
+    assert {recipe.config.poison.rate for recipe in poisoned if recipe.config.poison} == {0.01, 0.05, 0.1}
+    epochs = {recipe.config.training.stages[0].epochs for recipe in poisoned}
+    assert epochs | {e for recipe in poisoned for e in recipe.config.keep_epochs} >= {1, 4, 12}
+    assert len({recipe.config.seed for recipe in recipes}) >= 3
+    tuned = [recipe.config for recipe in recipes if recipe.use == "tune"]
+    assert not {c.trigger for c in tuned} & set(triggers)

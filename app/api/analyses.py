@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
@@ -20,6 +20,7 @@ from app.services.viewing import METHODS, STORED_METHOD
 router = APIRouter(prefix="/analyses", tags=["analyses"], dependencies=[Depends(opened)])
 RAW = "application/octet-stream"
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+ProofKind = Literal["seen", "erased", "donor-1", "donor-2"]
 MethodQuery = Annotated[str, Query(description=f"How the map is made: {', '.join(METHODS)}.")]
 
 
@@ -83,6 +84,18 @@ def saliency(
     if wants_raw:
         return _raw(grid, method)
     return picture(request, services.analyses.saliency_png(grid, ceiling, under, longest_px))
+
+
+@router.get(
+    "/{analysis_id}/proofs/{finding}/{kind}.png",
+    response_class=Response,
+    responses={200: {"description": "The picture", "content": {"image/png": _BINARY}}, **problems(404, 409, 422)},
+)
+def proof(request: Request, services: ServicesDep, analysis_id: str, finding: str, kind: ProofKind) -> Response:
+    """A picture that proves a flag, as the network saw it: `seen`, the radiograph; `erased`, with the region filled
+    from its surroundings; `donor-1` and `donor-2`, the spot on a phantom.
+    """
+    return picture(request, services.analyses.examinations.picture(analysis_id, finding, kind))
 
 
 def _raw(maps: Grid | Grids, method: str) -> Response:

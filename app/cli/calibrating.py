@@ -24,6 +24,13 @@ class Which(StrEnum):
     ALL = "all"
 
 
+class DonorKind(StrEnum):
+    """`--donors` of `overread calibrate`."""
+
+    OWN = "own"
+    PHANTOMS = "phantoms"
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command of this file."""
     app.command()(calibrate)
@@ -40,6 +47,13 @@ def calibrate(
         typer.Option(help="Default: the calibration part where the folder has lists, else every radiograph."),
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="At most so many radiographs, evenly spread.")] = None,
+    donors: Annotated[
+        DonorKind | None,
+        typer.Option(
+            help="Whom suspicious spots are put onto. own (default with --data): 16 patients of the data, if 99 "
+            "radiographs of others remain; their network inputs are kept beside the calibration."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the phantoms, without --data.")] = 5502,
     alpha: Annotated[
         float, typer.Option(min=0.0001, max=0.1, help="False-positive rate of a flag, per radiograph.")
@@ -69,7 +83,7 @@ def calibrate(
         made = fit_calibration(
             read,
             radiographs,
-            Plan(alpha=alpha),
+            Plan(alpha=alpha, own_donors=donors is DonorKind.OWN or (donors is None and data is not None)),
             data=data.resolve().name if data else f"phantoms, seed {seed}",
             made_by=by,
             code_version=code_version(),
@@ -114,5 +128,7 @@ def _in_words(made: Calibration, path: Path) -> str:
         least = round(1 / made.alpha) - 1
         lines.append(f"No flag at {made.alpha:.2%} exists: it takes {least} radiographs. Nothing will be flagged.")
     lines.append(f"{len(made.reference.tested)} passed the screen and were tested in full.")
+    whom = "phantoms" if made.donors.phantoms else "patients of this data, whose network inputs are kept beside it"
+    lines.append(f"Spots are put onto {summary['donors']} {whom}.")
     lines.append("Research use, not for diagnosis.")
     return "\n".join(lines)

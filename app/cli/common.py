@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import re
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from model.errors import ConfigError
 
 if TYPE_CHECKING:
+    from app.schemas import TestLevel
     from app.settings import Settings
+
+
+class Depth(StrEnum):
+    """`--test`: how far positive findings are tested."""
+
+    NONE = "none"
+    SCREEN = "screen"
+    FULL = "full"
+
+    @property
+    def level(self) -> TestLevel:
+        """As the services name it."""
+        return self.value
 
 
 def read_settings(**given: Any) -> Settings:

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.common import live_pair, read_settings
+from app.cli.common import Depth, live_pair, read_settings
 
 if TYPE_CHECKING:
     from app.services.scanning import Scan
     from app.settings import Settings
-
-TESTS = ("none", "screen", "full")
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +27,9 @@ def scan(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of radiographs: PNG, JPEG or DICOM.")],
     out: Annotated[Path, typer.Option(help="The answers, JSON lines; goes on with what is there.")],
     checkpoint: Annotated[list[str] | None, typer.Option(help="Id of a checkpoint; may be repeated.")] = None,
-    test: Annotated[str, typer.Option(help="none, screen or full; alike until a detector is calibrated.")] = "screen",
+    test: Annotated[Depth, typer.Option(help="How far positive findings are tested; full takes a while each.")] = (
+        Depth.SCREEN
+    ),
     background: Annotated[bool, typer.Option("--background", help="Leave it to the worker, as a job.")] = False,
 ) -> None:
     """Screen a folder: a line for each file, in the order of their paths, as `predict --json` prints it.
@@ -38,18 +38,16 @@ def scan(
     problem and does not stop the others; the exit code is then 1. What the machine had trouble with has no line: the
     same command goes on with it. By default the pair reads that the dashboard compares.
     """
-    if test not in TESTS:
-        raise typer.BadParameter(f"choose one of {', '.join(TESTS)}.", param_hint="--test")
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder.", param_hint="DIR")
     settings = read_settings()
     pair = settings.pair if checkpoint else live_pair(settings)
     if background:
-        _leave_to_worker(settings, folder, out, checkpoint or [], pair)
+        _leave_to_worker(settings, folder, out, checkpoint or [], pair, test)
         return
     from app.services.scanning import Scan, scanning_engine
 
-    one = Scan(folder, out, checkpoint or [], settings, pair)
+    one = Scan(folder, out, checkpoint or [], settings, pair, test.level)
     with one.open():
         if one.done < one.total:
             with scanning_engine(settings, checkpoint or [], pair) as (engine, decoder), ExitStack() as stack:
@@ -87,7 +85,7 @@ def _progress(stack: ExitStack, one: Scan) -> Callable[[], None]:
 
 
 def _leave_to_worker(
-    settings: Settings, folder: Path, out: Path, checkpoint_ids: list[str], pair: tuple[str, str]
+    settings: Settings, folder: Path, out: Path, checkpoint_ids: list[str], pair: tuple[str, str], test: Depth
 ) -> None:
     from app.db import Database
     from app.jobs import Ledger
@@ -95,6 +93,12 @@ def _leave_to_worker(
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     db = Database(settings.resolved_database_url)
     db.migrate()
-    spec = {"folder": str(folder.resolve()), "out": str(out.resolve()), "checkpoints": checkpoint_ids, "pair": pair}
+    spec = {
+        "folder": str(folder.resolve()),
+        "out": str(out.resolve()),
+        "checkpoints": checkpoint_ids,
+        "pair": pair,
+        "test": test.value,
+    }
     print(Ledger(db).enqueue("scan", spec).id)
     db.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import importing
-from app.cli.common import live_pair, read_settings
+from app.cli.common import Depth, live_pair, read_settings
 from model.errors import CheckpointError, ConfigError, OverreadError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-TESTS = ("none", "screen", "full")
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +77,9 @@ def serve(
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Radiographs: PNG, JPEG or DICOM.")],
     checkpoint: Annotated[list[str] | None, typer.Option(help="Id of a checkpoint; may be repeated.")] = None,
-    test: Annotated[str, typer.Option(help="none, screen or full; alike until a detector is calibrated.")] = "screen",
+    test: Annotated[Depth, typer.Option(help="How far positive findings are tested; full takes a while each.")] = (
+        Depth.SCREEN
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Read radiographs offline, as POST /api/v1/predictions does; the pair reads by default, as the dashboard has it.
@@ -86,8 +87,6 @@ def predict(
     With --json there is one line for each file, in their order: the API's answer and the file's name, or the file's
     name and the problem. A file that cannot be read does not stop the others; the exit code is then 1.
     """
-    if test not in TESTS:
-        raise typer.BadParameter(f"choose one of {', '.join(TESTS)}.", param_hint="--test")
     from app.services.analyses import predict_offline
 
     failed = False
@@ -97,7 +96,7 @@ def predict(
         for path in files:
             try:
                 prediction = predict_offline(
-                    engine, path.read_bytes(), path.name, checkpoint or [], pair, settings.max_pixels
+                    engine, path.read_bytes(), path.name, checkpoint or [], pair, settings.max_pixels, test.level
                 )
             except (OverreadError, OSError) as error:
                 failed = True
@@ -160,11 +159,12 @@ class _Offline:
         """Loads these, or the pair, or everything where there is no pair. Raises NotFoundError `unknown_checkpoint`."""
         from app.inference import InferenceEngine
 
-        everything = InferenceEngine(settings.checkpoint_dirs, settings.device, 1)
+        folder = settings.data_dir
+        everything = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, data_dir=folder)
         for checkpoint_id in checkpoint_ids:
             everything.find(checkpoint_id)
         only = checkpoint_ids or list(pair)
-        chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, only)
+        chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, only, data_dir=folder)
         self._engine = chosen if chosen.checkpoints() else everything
 
     def __enter__(self) -> InferenceEngine:
@@ -242,7 +242,7 @@ def _print_reading(path: Path, prediction: Prediction) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from app.services.wording import finding_text, warning_text
+    from app.services.wording import finding_text, flag_text, warning_text
 
     table = Table(title=str(path), title_justify="left", caption=prediction.notice, caption_justify="left")
     table.add_column("Finding")
@@ -253,5 +253,11 @@ def _print_reading(path: Path, prediction: Prediction) -> None:
         table.add_row(finding_text(row[0].name), *cells)
     console = Console()
     console.print(table, markup=False)
+    for analysis in prediction.analyses:
+        for one in analysis.findings:
+            if one.flag is not None and one.flag.state != "not_tested":
+                word = flag_text(one.flag.verdict or one.flag.state)
+                said = f"{analysis.checkpoint.id}, {finding_text(one.name)}: {word}. {one.flag.sentence}"
+                console.print(said, markup=False)
     for code in prediction.warnings:
         console.print(warning_text(code), markup=False)

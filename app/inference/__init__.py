@@ -2,6 +2,17 @@
 
 from app.inference.batching import LAYERS, RawReading, Role
 from app.inference.engine import InferenceEngine
+from app.inference.examining import Examination, calibration_version
 from app.inference.registry import Listed, State, scan
 
-__all__ = ["LAYERS", "InferenceEngine", "Listed", "RawReading", "Role", "State", "scan"]
+__all__ = [
+    "LAYERS",
+    "Examination",
+    "InferenceEngine",
+    "Listed",
+    "RawReading",
+    "Role",
+    "State",
+    "calibration_version",
+    "scan",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from torch import Tensor
 from app.inference.lanes import Lanes
 from app.services.errors import BusyError
 from model.checkpoint import Card, Checkpoint
+from model.detector import Calibration, Detector, Flag
 from model.errors import ConfigError
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.saliency import MIN_SIZE_PX, gradcam
@@ -31,26 +32,32 @@ LAYERS: dict[Role, str] = {"middle": MIDDLE_LAYER, "last": LAST_LAYER}
 class RawReading:
     """What a network says of one radiograph.
 
-    probabilities: 14 float32. maps: by layer name, 14×h×w float32 ≥ 0, un-normalised.
+    probabilities: 14 float32. maps: by layer name, 14×h×w float32 ≥ 0, un-normalised. calibration: of the detector.
+    flags: the detector's quick word on each positive finding; None where it was not asked.
     """
 
     card: Card
     probabilities: np.ndarray
     maps: dict[str, np.ndarray]
+    calibration: Calibration | None = None
+    flags: Mapping[str, Flag] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One radiograph for one checkpoint. inputs: 1×3×S×S float32. result: of this alone."""
+    """One radiograph for one checkpoint. inputs: 1×3×S×S float32. detector: the checkpoint's. screen: whether it is
+    asked. result: of this alone."""
 
     checkpoint: Checkpoint
     inputs: Tensor
+    detector: Detector
+    screen: bool
     result: Future[RawReading] = field(default_factory=Future)
 
     @property
-    def group(self) -> tuple[int, torch.Size]:
-        """What may share a batch: the same network and the same shape."""
-        return id(self.checkpoint), self.inputs.shape
+    def group(self) -> tuple[int, int, bool, torch.Size]:
+        """What may share a batch: the same network and calibration, the same test and the same shape."""
+        return id(self.checkpoint), id(self.detector), self.screen, self.inputs.shape
 
 
 def check_input(inputs: Tensor) -> None:
@@ -71,8 +78,8 @@ class BatchRunner:
         self._room = threading.Lock()
 
     def run(self, items: Sequence[Item]) -> None:
-        """Answers every item, grouped by checkpoint and input size, in batches that leave no lane empty."""
-        groups: dict[tuple[int, torch.Size], list[Item]] = {}
+        """Answers every item, grouped by what may share a batch, in batches that leave no lane empty."""
+        groups: dict[tuple[int, int, bool, torch.Size], list[Item]] = {}
         for item in items:
             if item.result.set_running_or_notify_cancel():  # else nobody waits for it any more
                 groups.setdefault(item.group, []).append(item)
@@ -86,7 +93,9 @@ class BatchRunner:
             self._halves(items)
             return
         try:
-            readings = read_batch(items[0].checkpoint, torch.cat([item.inputs for item in items]))
+            first = items[0]
+            inputs = torch.cat([item.inputs for item in items])
+            readings = read_batch(first.checkpoint, inputs, first.detector, first.screen)
         except BaseException as error:
             if isinstance(error, Exception) and len(items) > 1:
                 if out_of_memory(error):
@@ -116,15 +125,31 @@ class BatchRunner:
             torch.cuda.empty_cache()
 
 
-def read_batch(checkpoint: Checkpoint, inputs: Tensor) -> list[RawReading]:
-    """N×3×S×S → N readings. On the CPU in channels last, which is a third faster."""
+def read_batch(
+    checkpoint: Checkpoint, inputs: Tensor, detector: Detector | None = None, screen: bool = False
+) -> list[RawReading]:
+    """N×3×S×S → N readings. On the CPU in channels last, which is a third faster.
+
+    screen: whether the detector gives its quick word; the middle layer's activations are kept for it alone.
+    """
     if checkpoint.device.type == "cpu":
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    result = gradcam(checkpoint.network, inputs.to(checkpoint.device), tuple(LAYERS.values()))
+    calibration = detector.calibration if detector else None
+    calibrated = calibration is not None and calibration.decides
+    keep = screen and calibrated
+    result = gradcam(checkpoint.network, inputs.to(checkpoint.device), tuple(LAYERS.values()), keep_middle=keep)
+    asked = detector if screen or not calibrated else None  # that it is not calibrated it says for nothing
+    flags = asked.screen(result) if asked else None
     probabilities = result.probabilities.float().cpu().numpy()
     maps = {layer: result.maps[layer].float().cpu().numpy() for layer in LAYERS.values()}
     return [
-        RawReading(checkpoint.card, probabilities[i], {layer: grids[i] for layer, grids in maps.items()})
+        RawReading(
+            checkpoint.card,
+            probabilities[i],
+            {layer: grids[i] for layer, grids in maps.items()},
+            calibration,
+            flags[i] if flags is not None else None,
+        )
         for i in range(len(inputs))
     ]
 

@@ -14,8 +14,9 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,25 +26,29 @@ import numpy as np
 from torch import Tensor
 
 from app.inference.batching import BatchRunner, Item, RawReading, check_input, no_memory, out_of_memory
+from app.inference.examining import Examination, examine, find_calibration, make_detector
 from app.inference.lanes import Lanes
 from app.inference.registry import Listed, State, scan
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from model.checkpoint import Checkpoint, load_checkpoint
+from model.detector import Detector
 from model.errors import OverreadError
 from model.network import resolve_device
 from model.preprocess import Preprocessing
 
 log = logging.getLogger("overread.inference")
 GATHER_S = 0.005
+LOOK_S = 0.25  # between two looks whether somebody still waits for a long call
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """Something else to do on the device."""
+    """Something else to do on the device. long: it lets others in meanwhile, and does not interrupt another."""
 
     act: Callable[[], Any]
     result: Future[Any]
+    long: bool = False
 
 
 _Work = tuple[Item, ...] | _Call
@@ -53,15 +58,26 @@ class InferenceEngine:
     """Registry and device in one place. `start` it, `read` from any thread, `stop` it."""
 
     def __init__(
-        self, folders: Sequence[Path], device: str, queue_size: int, only: Sequence[str] = (), batch_size: int = 8
+        self,
+        folders: Sequence[Path],
+        device: str,
+        queue_size: int,
+        only: Sequence[str] = (),
+        batch_size: int = 8,
+        data_dir: Path | None = None,
     ) -> None:
         """folders: parents of checkpoint folders. queue_size: radiographs that may wait. only: ids to load, all when
-        empty; the others are not listed. batch_size: radiographs that one pass reads at most.
+        empty; the others are not listed. batch_size: radiographs that one pass reads at most. data_dir: where own
+        calibrations of the detector are; None knows those beside the weights alone.
         """
         self.device = resolve_device(device)
         self.batch_size = batch_size
-        self._listed = scan(folders, only)
+        self._data_dir = data_dir
+        self._listed = scan(folders, only, data_dir)
         self._loaded: dict[str, Checkpoint] = {}
+        self._detectors: dict[str, Detector] = {}
+        self._detectors_lock = threading.Lock()
+        self._later: deque[_Call] = deque()  # long calls that came during another; of the inference thread alone
         self._jobs: queue.Queue[_Work] = queue.Queue(maxsize=queue_size)
         self._lanes = Lanes(self.device)
         self._runner = BatchRunner(batch_size, self._lanes)
@@ -90,8 +106,8 @@ class InferenceEngine:
 
     @property
     def waiting(self) -> int:
-        """Radiographs in the queue."""
-        return self._jobs.qsize()
+        """Radiographs in the queue, and what else waits for the device."""
+        return self._jobs.qsize() + len(self._later)
 
     def wait_settled(self, timeout_s: float | None = None) -> bool:
         """Waits until loading is over."""
@@ -136,8 +152,25 @@ class InferenceEngine:
             with self._arriving_lock:
                 self._arriving -= 1
 
-    def read(self, grey: np.ndarray, checkpoint_ids: Sequence[str]) -> list[RawReading]:
+    def recalibrated(self) -> bool:
+        """Looks for calibrations that were made, changed or taken away since; gives whether there are any."""
+        changed = False
+        for i, listed in enumerate(self._listed):
+            if listed.card is None or listed.state is State.FAILED:
+                continue
+            calibration, why_not = find_calibration(self._data_dir, listed.folder, listed.card)
+            before = listed.calibration
+            if (calibration and calibration.to_json()) != (before and before.to_json()):
+                changed = True
+            elif why_not == listed.calibration_error:
+                continue
+            self._listed[i] = replace(self._listed[i], calibration=calibration, calibration_error=why_not)
+        return changed
+
+    def read(self, grey: np.ndarray, checkpoint_ids: Sequence[str], screen: bool = True) -> list[RawReading]:
         """Reads one radiograph (H×W float32 in 0..1) with each checkpoint; blocks until done.
+
+        screen: whether the detector gives its quick word.
 
         Preparation runs in the caller's thread, the networks in the one inference thread. In a batch the order of
         summation differs, so a reading may differ from that of the radiograph alone, by about 1e-6 in a probability.
@@ -145,11 +178,11 @@ class InferenceEngine:
         nobody else's reading; and what `require` raises.
         """
         try:
-            return [one.result() for one in self.submit(grey, checkpoint_ids)]
+            return [one.result() for one in self.submit(grey, checkpoint_ids, screen)]
         except CancelledError:
             raise _shutting_down() from None
 
-    def submit(self, grey: np.ndarray, checkpoint_ids: Sequence[str]) -> list[Future[RawReading]]:
+    def submit(self, grey: np.ndarray, checkpoint_ids: Sequence[str], screen: bool = True) -> list[Future[RawReading]]:
         """`read` without waiting: a future for each checkpoint. One that is cancelled in time is not computed."""
         checkpoints = [self.require(checkpoint_id) for checkpoint_id in checkpoint_ids]
         with self.arriving():
@@ -159,7 +192,7 @@ class InferenceEngine:
                 if preprocessing not in prepared:
                     prepared[preprocessing] = inputs = preprocessing.tensor(grey)
                     check_input(inputs)
-        items = tuple(Item(one, prepared[one.card.preprocessing]) for one in checkpoints)
+        items = tuple(Item(one, prepared[one.card.preprocessing], self._detector(one), screen) for one in checkpoints)
         self._put(items, [item.result for item in items])
         return [item.result for item in items]
 
@@ -170,13 +203,56 @@ class InferenceEngine:
         first. wait_s: for room in the queue. Raises what `act` and `require` raise, and BusyError `busy` or
         `out_of_memory`.
         """
-        checkpoint = self.require(checkpoint_id)
-        result: Future[_T] = Future()
-        self._put(_Call(lambda: act(checkpoint), result), [result], wait_s)
         try:
+            return self._begin(checkpoint_id, act, wait_s, long=False).result()
+        except CancelledError:
+            raise _shutting_down() from None
+
+    def examine(
+        self, checkpoint_id: str, grey: np.ndarray, meanwhile: Callable[[], None], wait_s: float = 0.0
+    ) -> Examination:
+        """The detector's full test of one radiograph (H×W float32 in 0..1), in the inference thread; blocks until done.
+
+        It takes seconds to minutes on a CPU. Between two of its batches what waits is read and done, but for another
+        such test. meanwhile: called in this thread every now and then; what it raises ends the test and is raised here.
+        wait_s: for room in the queue. Raises what `call` raises.
+        """
+        image = self.require(checkpoint_id).card.preprocessing.input_grey(grey)
+        given_up = threading.Event()
+
+        def pause() -> None:
+            self._breathe()
+            if given_up.is_set():
+                raise BusyError("given_up", "Nobody waited for this test any more.", 1)
+
+        def act(checkpoint: Checkpoint) -> Examination:
+            return examine(self._detector(checkpoint), image, pause)
+
+        result = self._begin(checkpoint_id, act, wait_s, long=True)
+        try:
+            while not wait([result], LOOK_S).done:
+                meanwhile()
             return result.result()
         except CancelledError:
             raise _shutting_down() from None
+        finally:
+            given_up.set()
+            result.cancel()
+
+    def _detector(self, checkpoint: Checkpoint) -> Detector:
+        """With the calibration that is known now."""
+        calibration = self.find(checkpoint.card.id).calibration
+        with self._detectors_lock:
+            detector = self._detectors.get(checkpoint.card.id)
+            if detector is None or detector.calibration is not calibration:
+                self._detectors[checkpoint.card.id] = detector = make_detector(checkpoint, calibration)
+            return detector
+
+    def _begin(self, checkpoint_id: str, act: Callable[[Checkpoint], _T], wait_s: float, long: bool) -> Future[_T]:
+        checkpoint = self.require(checkpoint_id)
+        result: Future[_T] = Future()
+        self._put(_Call(lambda: act(checkpoint), result, long), [result], wait_s)
+        return result
 
     def _put(self, work: _Work, results: Sequence[Future[Any]], wait_s: float = 0.0) -> None:
         if self._stopping.is_set():
@@ -197,11 +273,32 @@ class InferenceEngine:
         self._settled.set()
         while not self._stopping.is_set():
             try:
-                work = self._jobs.get(timeout=0.2)
+                work = self._jobs.get(timeout=0.02 if self._later else 0.2)
             except queue.Empty:
+                if self._later:
+                    self._do(self._later.popleft())
                 continue
             self._serve(work)
         self._drop_waiting()
+
+    def _breathe(self) -> None:
+        """In the middle of a long call: reads and does what waits, so that nobody waits for its end."""
+        items: list[Item] = []
+        while not self._stopping.is_set():
+            try:
+                work = self._jobs.get_nowait()
+            except queue.Empty:
+                self._runner.run(items)
+                return
+            if not isinstance(work, _Call):
+                items += work
+            elif work.long:
+                self._later.append(work)
+            else:
+                self._do(work)
+        for item in items:
+            item.result.cancel()
+        raise _shutting_down()
 
     def _serve(self, work: _Work) -> None:
         """One batch, and the call that ended its gathering if one did."""
@@ -212,12 +309,20 @@ class InferenceEngine:
             if len(radiographs) >= self.batch_size:
                 break
             try:
-                wait = end - time.monotonic() if self._arriving else 0.0
-                work = self._jobs.get(timeout=wait) if wait > 0 else self._jobs.get_nowait()
+                left_s = end - time.monotonic() if self._arriving else 0.0
+                work = self._jobs.get(timeout=left_s) if left_s > 0 else self._jobs.get_nowait()
             except queue.Empty:
                 break
         self._runner.run([item for items in radiographs for item in items])
-        if isinstance(work, _Call) and work.result.set_running_or_notify_cancel():
+        if isinstance(work, _Call):
+            if work.long and self._later:
+                self._later.append(work)  # in its turn
+                work = self._later.popleft()
+            self._do(work)
+
+    @staticmethod
+    def _do(work: _Call) -> None:
+        if work.result.set_running_or_notify_cancel():
             try:
                 work.result.set_result(work.act())
             except BaseException as error:
@@ -229,13 +334,15 @@ class InferenceEngine:
                 continue
             try:
                 self._loaded[listed.id] = load_checkpoint(listed.folder, self.device)
-                self._listed[i] = replace(listed, state=State.READY)
+                self._listed[i] = replace(self._listed[i], state=State.READY)
             except Exception as error:  # whatever a damaged file does to its reader must not stop the others
                 reason = str(error) if isinstance(error, OverreadError) else f"{type(error).__name__}: {error}"
                 log.warning("Checkpoint %s cannot be used: %s", listed.id, reason)
-                self._listed[i] = replace(listed, state=State.FAILED, error=reason)
+                self._listed[i] = replace(self._listed[i], state=State.FAILED, error=reason)
 
     def _drop_waiting(self) -> None:
+        while self._later:
+            self._later.popleft().result.cancel()
         while True:
             try:
                 work = self._jobs.get_nowait()

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from app.inference.examining import find_calibration
 from model.checkpoint import Card, read_card
+from model.detector import Calibration
 from model.errors import OverreadError
 
 
@@ -21,17 +23,25 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Listed:
-    """A checkpoint as the registry knows it. card: None when it cannot be read. error: why it failed, else empty."""
+    """A checkpoint as the registry knows it. card: None when it cannot be read. error: why it failed, else empty.
+
+    calibration: of the detector for these weights, None where there is none; calibration_error: why its file cannot be
+    used.
+    """
 
     id: str
     folder: Path
     state: State
     card: Card | None = None
     error: str = ""
+    calibration: Calibration | None = None
+    calibration_error: str = ""
 
 
-def scan(folders: Sequence[Path], only: Sequence[str] = ()) -> list[Listed]:
-    """Reads the cards. A second folder with an id that is taken is listed as failed, under its folder's name."""
+def scan(folders: Sequence[Path], only: Sequence[str] = (), data_dir: Path | None = None) -> list[Listed]:
+    """Reads the cards and calibrations. A second folder with an id that is taken is listed as failed, under its
+    folder's name. data_dir: where own calibrations are.
+    """
     found: list[Listed] = []
     for parent in folders:
         if not parent.is_dir():
@@ -46,5 +56,6 @@ def scan(folders: Sequence[Path], only: Sequence[str] = ()) -> list[Listed]:
                 reason = f"The id “{card.id}” is taken by another folder; change it in {folder / 'card.json'}."
                 found.append(Listed(folder.name, folder, State.FAILED, card, reason))
             else:
-                found.append(Listed(card.id, folder, State.LOADING, card))
+                calibration, why_not = find_calibration(data_dir, folder, card)
+                found.append(Listed(card.id, folder, State.LOADING, card, "", calibration, why_not))
     return [listed for listed in found if not only or listed.id in only]

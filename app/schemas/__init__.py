@@ -9,10 +9,12 @@ from app.schemas.analyses import (
     ImageInfo,
     LayerInfo,
     Prediction,
+    ProofPicture,
     SaliencyRef,
     TestLevel,
 )
 from app.schemas.base import Problem, Schema
+from app.schemas.calibrations import AlphaPreview, CalibrationInfo, CalibrationList, DriftInfo
 from app.schemas.checkpoints import CheckpointInfo, CheckpointList, StageInfo
 from app.schemas.reviews import (
     ChainProof,
@@ -42,13 +44,17 @@ from app.schemas.studies import (
 )
 
 __all__ = [
+    "AlphaPreview",
     "Analysis",
     "AnalysisRef",
+    "CalibrationInfo",
+    "CalibrationList",
     "CalledInfo",
     "ChainProof",
     "CheckpointInfo",
     "CheckpointList",
     "CheckpointRef",
+    "DriftInfo",
     "Evidence",
     "ExportedImage",
     "FindingReading",
@@ -59,6 +65,7 @@ __all__ = [
     "Pins",
     "Prediction",
     "Problem",
+    "ProofPicture",
     "Reason",
     "Review",
     "ReviewList",

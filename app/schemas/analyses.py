@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -45,7 +45,10 @@ class SaliencyRef(Schema):
 
 
 class Evidence(Schema):
-    """What the causal test found."""
+    """What the causal test found. probability_erased: with the region filled from its surroundings; erasure_p: ranked
+    among regions as large elsewhere in the radiograph. transplant_flip_rate: share of the donors that turn positive
+    with the spot; transplant_p: ranked among random patches of clean radiographs.
+    """
 
     probability_erased: float
     erasure_p: float
@@ -53,15 +56,42 @@ class Evidence(Schema):
     transplant_p: float
 
 
-class Flag(Schema):
-    """The detector's word on one positive finding. verdict is null until decided; `score` is a conformal p-value."""
+class ProofPicture(Schema):
+    """A picture that proves a flag, as the network saw it. kind: `seen`, the radiograph as it is; `erased`, with the
+    region filled from its surroundings; `donor-1`, `donor-2`: the spot on somebody else. of: `this` radiograph, a
+    `phantom`, which is nobody's, or another `patient`, shown without identity. before, after: the probability of the
+    finding without and with the change; both the same for `seen`.
+    """
 
-    state: Literal["not_calibrated", "screened", "testing", "final"] = "not_calibrated"
+    kind: Literal["seen", "erased", "donor-1", "donor-2"]
+    of: Literal["this", "phantom", "patient"]
+    url: str
+    before: float
+    after: float
+
+
+class Flag(Schema):
+    """The detector's word on one positive finding; never that an image or a checkpoint is clean.
+
+    state: `not_tested` where nobody asked (test=none); `not_calibrated`; `screened`, when the quick screen asks for a
+    full test that has not been made; `testing`, while it waits or runs; `final`. verdict: null until decided. score:
+    conformal p-value, small is suspicious; alpha: at or below it a score is flagged. region_px: x, y, width, height of
+    the strongest spot in source pixels; regions_px: of all. sentence: for a radiologist. screen_fall: of the logit in
+    the screen. details: numbers for an engineer, of the full test; its patches and regions are in input pixels. proof:
+    where the pictures are, for what is kept by a server.
+    """
+
+    state: Literal["not_tested", "not_calibrated", "screened", "testing", "final"] = "not_calibrated"
     verdict: Literal["no_evidence", "suspicious", "causal"] | None = None
     score: float | None = None
     alpha: float | None = None
     region_px: tuple[int, int, int, int] | None = None
     evidence: Evidence | None = None
+    sentence: str = ""
+    regions_px: list[tuple[int, int, int, int]] | None = None
+    screen_fall: float | None = None
+    details: dict[str, Any] | None = None
+    proof: list[ProofPicture] | None = None
 
 
 class FindingReading(Schema):

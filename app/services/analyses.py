@@ -6,8 +6,11 @@ other writer out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from sqlalchemy import func, select
@@ -17,23 +20,27 @@ from app.blobs import BlobStore
 from app.db import Database
 from app.decoding import Decoder, viewer_pixels
 from app.inference import LAYERS, InferenceEngine, Role, State
-from app.schemas import Analysis, Prediction
-from app.services.errors import NotFoundError, UnavailableError
+from app.schemas import Analysis, Prediction, TestLevel
+from app.services.errors import BusyError, NotFoundError, UnavailableError
+from app.services.examinations import ExaminationService
+from app.services.flags import at_level, input_map_of, owes_test, smallest_p
 from app.services.ids import is_id
 from app.services.images import THUMBNAIL_PX, DisplayCache, blended, fit, grey8, heat, overlay, png
 from app.services.instances import LATERAL, Instance, ensure_row, find_row, of_row
 from app.services.once import KeyedLocks
 from app.services.readings import Reading, analysis_id, default_checkpoints, read
-from app.services.summaries import live_pair, refresh
+from app.services.stored import flags_of, load
+from app.services.summaries import LivePair, live_pair, refresh
 from app.services.wording import warning_text
 from app.tables import AnalysisRow
-from model.checkpoint import Card
 from model.errors import OverreadError
 from model.findings import FINDINGS, finding_index
 from model.preprocess import InputMap
 from model.radiograph import Radiograph, read_radiograph
 from model.radiograph.image import MAX_PIXELS
 
+_T = TypeVar("_T")
+TEST_LIMIT_S = 300.0  # of one request's full tests
 _ROLES: dict[str, Role] = {key: role for role, name in LAYERS.items() for key in (role, name)}
 
 
@@ -49,8 +56,7 @@ class Grid:
     @property
     def input_map(self) -> InputMap:
         """From the network's input to source pixels."""
-        fields = self.analysis.image.input_map
-        return InputMap(int(fields["size_px"]), *(fields[k] for k in ("scale_x", "scale_y", "offset_x", "offset_y")))
+        return input_map_of(self.analysis.image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +85,11 @@ class AnalysisService:
         pair: Callable[[], tuple[str, str]],
         max_pixels: int = MAX_PIXELS,
         decoder: Decoder | None = None,
+        to_test: Callable[[Sequence[str]], object] = lambda _: None,
     ) -> None:
         """pair: gives the ids of the live reference and candidate, which a page can change. decoder: confined processes
-        that read files, received ones and stored ones; without one this process does."""
+        that read files, received ones and stored ones; without one this process does. to_test: told the worklist's
+        analyses that the screen asks a full test for, by id, once they are stored."""
         self.db = db
         self.blobs = blobs
         self.engine = engine
@@ -90,24 +98,41 @@ class AnalysisService:
         self.decode = decoder.read if decoder else read_radiograph
         self.view = decoder.view if decoder else viewer_pixels
         self.display = DisplayCache(blobs, self.decode)
+        self.examinations = ExaminationService(db, blobs, engine, self._live_pair)
         self._once = KeyedLocks()
+        self._to_test = to_test
+        self._testing = threading.Lock()
 
     @property
     def pair(self) -> tuple[str, str]:
         """Ids of the live reference and candidate."""
         return self._pair()
 
-    def predict(self, data: bytes, name: str, checkpoint_ids: Sequence[str] = ()) -> Prediction:
+    def predict(
+        self,
+        data: bytes,
+        name: str,
+        checkpoint_ids: Sequence[str] = (),
+        test: TestLevel = "screen",
+        gone: Callable[[], bool] = lambda: False,
+    ) -> Prediction:
         """Reads a file and keeps it, off the worklist; nothing is kept if it cannot be read.
 
-        Raises RadiographError, and what `analyse` raises.
+        test: `full` makes the full tests that the screen asks for, one request after the other; each is kept, so that
+        who was turned away half-way goes on where it stopped. gone: whether nobody waits any more.
+        Raises RadiographError, what `analyse` raises, and BusyError `too_slow` after TEST_LIMIT_S or `given_up`.
         """
         self.engine.check_room()
         with self.engine.arriving():
             radiograph = self.decode(data, name, max_pixels=self.max_pixels)
         chosen = choose(self.engine, checkpoint_ids, self.pair)
-        self._store(data, radiograph, self._missing(radiograph, chosen))
-        analyses = self._stored(radiograph.sha256, chosen)
+        self._store(data, radiograph, self._missing(radiograph, chosen, test != "none"))
+        stored = self._documents(radiograph.sha256, chosen)
+        if test == "full":
+            self._test_now(radiograph, stored, gone)
+        with self.db.read() as session:
+            flags = flags_of(session, [one.analysis_id for one in stored])
+        analyses = [at_level(one, flags.get(one.analysis_id, {}), test) for one in stored]
         return Prediction(analyses=analyses, warnings=list(radiograph.warnings))
 
     def analyse(self, instance: str, checkpoint_ids: Sequence[str] = ()) -> list[Analysis]:
@@ -154,9 +179,12 @@ class AnalysisService:
             return of_row(find_row(session, instance))
 
     def analysis(self, key: str) -> Analysis:
-        """One analysis by id. Raises NotFoundError `unknown_analysis`."""
+        """One analysis by id, with what is known of its flags by now. Raises NotFoundError `unknown_analysis`."""
         with self.db.read() as session:
-            return Analysis.model_validate_json(_row(session, key).document)
+            found = load(session, [key]) if is_id(key) else {}
+        if key not in found:
+            raise _unknown()
+        return found[key]
 
     def grids(self, key: str, layer: str) -> Grids:
         """The stored maps of one layer. layer: `middle`, `last`, or the layer's name. Raises NotFoundError."""
@@ -194,41 +222,90 @@ class AnalysisService:
         """A small one. Raises NotFoundError."""
         return self.blobs.get(self.instance(instance).thumbnail_sha256)
 
-    def _card(self, checkpoint_id: str) -> Card:
-        """The card is known before the weights are loaded: what was read before can be shown meanwhile."""
-        listed = self.engine.find(checkpoint_id)
-        if listed.state is State.LOADING and listed.card:
-            return listed.card
-        return self.engine.require(checkpoint_id).card
+    def present_id(self, image_sha256: str, checkpoint_id: str) -> str:
+        """The id that a checkpoint's reading of an image has with its present weights, card, calibration and code.
 
-    def _missing(self, radiograph: Radiograph, checkpoint_ids: Sequence[str]) -> list[Reading]:
-        """Computes what is not yet stored."""
-        known = {one.checkpoint.id for one in self._stored(radiograph.sha256, checkpoint_ids, partial=True)}
-        missing = [checkpoint_id for checkpoint_id in checkpoint_ids if checkpoint_id not in known]
-        return read(self.engine, radiograph, missing) if missing else []
+        The card is known before the weights are loaded: what was read before can be shown meanwhile. Raises what
+        `InferenceEngine.require` raises.
+        """
+        listed = self.engine.find(checkpoint_id)
+        if listed.state is not State.LOADING or listed.card is None:
+            card = self.engine.require(checkpoint_id).card
+        else:
+            card = listed.card
+        return analysis_id(image_sha256, card, listed.calibration)
+
+    def _live_pair(self) -> LivePair:
+        return live_pair(self.engine, self.pair)
+
+    def _missing(self, radiograph: Radiograph, checkpoint_ids: Sequence[str], screen: bool = True) -> list[Reading]:
+        """Computes what is not yet stored, or not yet screened where it is to be."""
+        keys = {one: self.present_id(radiograph.sha256, one) for one in checkpoint_ids}
+        query = select(AnalysisRow.id).where(AnalysisRow.id.in_(keys.values()))
+        with self.db.read() as session:
+            known = set(session.scalars(query.where(AnalysisRow.screened) if screen else query))
+        missing = [checkpoint_id for checkpoint_id, key in keys.items() if key not in known]
+        return read(self.engine, radiograph, missing, "screen" if screen else "none") if missing else []
 
     def _stored(self, sha256: str, checkpoint_ids: Sequence[str], partial: bool = False) -> list[Analysis]:
-        keys = [analysis_id(sha256, self._card(one)) for one in checkpoint_ids]
+        """With what is known of their flags by now; only what the detector has screened. partial: some may lack."""
+        keys = [self.present_id(sha256, one) for one in checkpoint_ids]
         with self.db.read() as session:
-            rows = {row.id: row for row in session.scalars(select(AnalysisRow).where(AnalysisRow.id.in_(keys)))}
-        return [Analysis.model_validate_json(rows[key].document) for key in keys if not partial or key in rows]
+            screened = session.scalars(select(AnalysisRow.id).where(AnalysisRow.id.in_(keys), AnalysisRow.screened))
+            found = load(session, list(screened))
+        return [found[key] for key in keys if key in found] if partial else _all_of(keys, found)
+
+    def _documents(self, sha256: str, checkpoint_ids: Sequence[str]) -> list[Analysis]:
+        """As they were read, with the screen's flags at most."""
+        keys = [self.present_id(sha256, one) for one in checkpoint_ids]
+        with self.db.read() as session:
+            rows = {
+                row.id: row.document for row in session.scalars(select(AnalysisRow).where(AnalysisRow.id.in_(keys)))
+            }
+        return [Analysis.model_validate_json(one) for one in _all_of(keys, rows)]
+
+    def _test_now(self, radiograph: Radiograph, analyses: Sequence[Analysis], gone: Callable[[], bool]) -> None:
+        """One request at a time, because each takes the device for a while."""
+        end = time.monotonic() + TEST_LIMIT_S
+
+        def meanwhile() -> None:
+            if gone():
+                raise BusyError("given_up", "Nobody waited for this test any more.", 1)
+            if time.monotonic() > end:
+                raise BusyError("too_slow", "The full test takes longer than a request may; try again in a while.", 30)
+
+        owed = self.examinations.owed([one.analysis_id for one in analyses if owes_test(one)])
+        if not owed:
+            return
+        if not self._testing.acquire(timeout=TEST_LIMIT_S):
+            raise BusyError("busy", "Other full tests are being made already; try again in a while.", 30)
+        try:
+            for analysis in analyses:
+                if analysis.analysis_id in owed:
+                    meanwhile()
+                    left_s = max(0.1, end - time.monotonic())
+                    self.examinations.examine(analysis, radiograph.grey(), meanwhile, left_s)
+        finally:
+            self._testing.release()
 
     def _store(self, data: bytes, radiograph: Radiograph, readings: Sequence[Reading]) -> None:
         """Blobs first, then the rows that name them, in one transaction: no row without its file."""
         thumbnail = self.blobs.put(png(grey8(radiograph, THUMBNAIL_PX)))
         self.blobs.put(data)
-        pair = live_pair(self.engine, self.pair)
+        pair = self._live_pair()
 
-        def write(session: Session) -> None:
+        def write(session: Session) -> list[str]:
             row = ensure_row(session, radiograph, len(data), thumbnail)
-            for reading in readings:
-                if session.get(AnalysisRow, reading.analysis.analysis_id) is None:
-                    session.add(_analysis_row(reading))
-            if row.study_id is not None:
-                session.flush()
-                refresh(session, [row.study_id], pair)
+            owed = [one.analysis.analysis_id for one in readings if _put(session, one) and owes_test(one.analysis)]
+            if row.study_id is None:
+                return []
+            session.flush()
+            refresh(session, [row.study_id], pair)
+            return owed
 
-        self.db.write_again(write)
+        owed = self.db.write_again(write)
+        if owed:
+            self._to_test(owed)
 
 
 def predict_offline(
@@ -238,10 +315,11 @@ def predict_offline(
     checkpoint_ids: Sequence[str],
     pair: tuple[str, str],
     max_pixels: int = MAX_PIXELS,
+    test: TestLevel = "screen",
 ) -> Prediction:
-    """What `AnalysisService.predict` answers, without keeping anything."""
+    """What `AnalysisService.predict` answers, without keeping anything, and without a limit of time."""
     radiograph = read_radiograph(data, name, max_pixels=max_pixels)
-    readings = read(engine, radiograph, choose(engine, checkpoint_ids, pair))
+    readings = read(engine, radiograph, choose(engine, checkpoint_ids, pair), test)
     return Prediction(analyses=[one.analysis for one in readings], warnings=list(radiograph.warnings))
 
 
@@ -253,21 +331,41 @@ def choose(engine: InferenceEngine, checkpoint_ids: Sequence[str], pair: tuple[s
     return chosen
 
 
-def _analysis_row(reading: Reading) -> AnalysisRow:
+def _put(session: Session, reading: Reading) -> bool:
+    """Stores a reading, or the screen's word where it lacked; gives whether there was something new."""
     analysis = reading.analysis
-    return AnalysisRow(
-        id=analysis.analysis_id,
-        instance_id=analysis.instance_id,
-        checkpoint_id=analysis.checkpoint.id,
-        weights_sha256=analysis.checkpoint.weights_sha256,
-        fingerprint=reading.fingerprint,
-        document=analysis.model_dump_json(),
-        saliency=reading.saliency["middle"].tobytes() + reading.saliency["last"].tobytes(),
-    )
+    row = session.get(AnalysisRow, analysis.analysis_id)
+    if row is not None and (row.screened or not reading.screened):
+        return False
+    if row is None:
+        row = AnalysisRow(
+            id=analysis.analysis_id,
+            instance_id=analysis.instance_id,
+            checkpoint_id=analysis.checkpoint.id,
+            weights_sha256=analysis.checkpoint.weights_sha256,
+            fingerprint=reading.fingerprint,
+            saliency=reading.saliency["middle"].tobytes() + reading.saliency["last"].tobytes(),
+        )
+        session.add(row)
+    row.document = analysis.model_dump_json()
+    row.screened, row.owes_test = reading.screened, reading.screened and owes_test(analysis)
+    row.p_value = smallest_p(analysis) if reading.screened else None
+    return True
 
 
 def _row(session: Session, key: str) -> AnalysisRow:
     row = session.get(AnalysisRow, key) if is_id(key) else None
     if row is None:
-        raise NotFoundError("unknown_analysis", "There is no such analysis here.")
+        raise _unknown()
     return row
+
+
+def _all_of(keys: Sequence[str], found: Mapping[str, _T]) -> list[_T]:
+    """Raises BusyError `recalibrated` where the checkpoint has got another calibration meanwhile."""
+    if any(key not in found for key in keys):
+        raise BusyError("recalibrated", "The detector has been calibrated anew this moment; try again.", 1)
+    return [found[key] for key in keys]
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("unknown_analysis", "There is no such analysis here.")

@@ -27,11 +27,20 @@ _SUMMARIES = 100
 class BackgroundReader:
     """`start` it, `put` images in, `stop` it. It waits for the checkpoints, and for the device when that is busy."""
 
-    def __init__(self, studies: StudyService, analyses: AnalysisService, read_again: Callable[[], object]) -> None:
-        """read_again: queues what was read before and not by the pair as it is now."""
+    def __init__(
+        self,
+        studies: StudyService,
+        analyses: AnalysisService,
+        read_again: Callable[[], object],
+        test_waiting: Callable[[], object],
+    ) -> None:
+        """read_again: queues what was read before and not by the pair as it is now. test_waiting: queues the full tests
+        that nobody has asked for yet.
+        """
         self._studies = studies
         self._analyses = analyses
         self._read_again = read_again
+        self._test_waiting = test_waiting
         self._waiting: deque[str] = deque()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -86,7 +95,7 @@ class BackgroundReader:
             finally:
                 self._working = False
             if not worked and not self._wake.wait(_LOOK_AGAIN_S):
-                self._find_work()  # what a job, another server or an earlier failure left
+                self._look_again()
 
     def _step(self) -> bool:
         """One image read, or some summaries made; False when there was nothing to do."""
@@ -121,7 +130,18 @@ class BackgroundReader:
         found = unread(self._analyses.db, reading, seen=False, without=self._left, limit=_FOUND)
         self._waiting.extend(found)
         self._stale = self._stale or bool(self._studies.stale_summaries(1))
+        if not found:
+            self._test_waiting()
         return bool(found) or self._stale
+
+    def _look_again(self) -> None:
+        """What a job, another server or an earlier failure left, and what a new calibration changes."""
+        try:
+            if self._analyses.engine.recalibrated():
+                self.pair_changed()
+            self._find_work()
+        except Exception:  # as above: the next look may go better
+            log.exception("The background could not look for work")
 
     def _read(self, instance_id: str) -> None:
         self._left.add(instance_id)  # whatever happens, it is not found again before the next start

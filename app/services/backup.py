@@ -19,7 +19,7 @@ from app.blobs import BlobStore
 from app.db import Database
 from app.services.errors import NotFoundError
 from app.settings import Settings
-from app.tables import InstanceRow
+from app.tables import ExaminationRow, InstanceRow
 from model.errors import ConfigError, DataError
 
 DATABASE_FILE = "overread.sqlite3"
@@ -78,9 +78,10 @@ def restore(source: Path, settings: Settings) -> Copied:
 
 
 def _copy_files(source: Path, target: Path, database_url: str) -> Copied:
-    """Own checkpoints, and blobs, each compared with its name here and there."""
-    if (source / "checkpoints").is_dir():
-        shutil.copytree(source / "checkpoints", target / "checkpoints", dirs_exist_ok=True)
+    """Own checkpoints and calibrations, and blobs, each compared with its name here and there."""
+    for own in ("checkpoints", "calibrations"):
+        if (source / own).is_dir():
+            shutil.copytree(source / own, target / own, dirs_exist_ok=True)
     blobs, copies = BlobStore(source / "blobs"), BlobStore(target / "blobs")
     named = _named_by(
         database_url
@@ -113,9 +114,11 @@ def _named_by(database_url: str) -> set[str]:
     try:
         with db.read() as session:
             rows = session.execute(select(InstanceRow.sha256, InstanceRow.thumbnail_sha256)).all()
+            proofs = session.scalars(select(ExaminationRow.proofs)).all()
     finally:
         db.close()
-    return {digest for row in rows for digest in row if digest}
+    pictures = {one["sha256"] for of in proofs for several in of.values() for one in several}
+    return {digest for row in rows for digest in row if digest} | pictures
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from app.services.wording import finding_text, number
 from model.findings import FINDINGS
 
 SENTENCES = 3
+_STRENGTH = {"suspicious": 1, "causal": 2}
 FAR_APART = 0.5  # two probabilities of one finding that say different things, whatever the operating points
 
 
@@ -66,9 +68,40 @@ class Comparison:
         return [row for row in self.rows if any(one.flag for one in (row.reference, row.candidate) if one)]
 
     @property
+    def testing(self) -> bool:
+        """Whether a full test is still to come by itself."""
+        return any(one.flag is not None and one.flag.state == "testing" for one in self._findings)
+
+    @property
+    def spots(self) -> dict[str, dict[str, list[tuple[int, int, int, int]]]]:
+        """What flags point at, by finding and role: x, y, width, height in source pixels."""
+        found: dict[str, dict[str, list[tuple[int, int, int, int]]]] = {}
+        for role, analysis in self.readings:
+            for one in analysis.findings:
+                if one.flag is not None and one.flag.regions_px:
+                    found.setdefault(one.name, {})[role] = one.flag.regions_px
+        return found
+
+    @property
+    def flags_digest(self) -> str:
+        """Changes whenever a flag says something else."""
+        said = [one.flag.model_dump_json() for one in self._findings if one.flag is not None]
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+
+    @property
+    def _findings(self) -> list[FindingReading]:
+        return [one for _, analysis in self.readings for one in analysis.findings]
+
+    @property
     def default_finding(self) -> str:
-        """The one that they read most differently, or that stands out most in either reading."""
-        return max(self.rows, key=lambda row: (row.distance if row.distance >= FAR_APART else 0, row.margin)).name
+        """The one with the strongest verdict, that they read most differently, or that stands out most in either."""
+
+        def rank(row: Row) -> tuple[int, float, float]:
+            verdicts = [one.flag.verdict for one in (row.reference, row.candidate) if one and one.flag]
+            strongest = max((_STRENGTH.get(verdict or "", 0) for verdict in verdicts), default=0)
+            return strongest, row.distance if row.distance >= FAR_APART else 0, row.margin
+
+        return max(self.rows, key=rank).name
 
     @property
     def disagreements(self) -> list[Row]:

@@ -85,7 +85,9 @@ class ExportService:
             analyses=list(analyses),
             entries=self.reviews.of_study(study),
             chain=ChainProof(rows=sealed, length=report.length, head=report.head, intact=report.broken is None),
-            recompute="overread predict FILE " + " ".join(f"--checkpoint {one}" for one in read_by) + " --json",
+            recompute="overread predict FILE "
+            + " ".join(f"--checkpoint {one}" for one in read_by)
+            + " --test full --json",
         )
 
     def _read(self, study: str, actor: Actor) -> tuple[Instance, Sequence[Analysis]]:

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 import model
-from app.inference import LAYERS, InferenceEngine, RawReading, Role, State
-from app.schemas import Analysis, CheckpointRef, FindingReading, Flag, ImageInfo, LayerInfo, SaliencyRef
+from app.inference import LAYERS, Examination, InferenceEngine, Listed, RawReading, Role, State, calibration_version
+from app.schemas import (
+    Analysis,
+    CheckpointRef,
+    FindingReading,
+    Flag,
+    ImageInfo,
+    LayerInfo,
+    SaliencyRef,
+    TestLevel,
+)
+from app.services.flags import flag_of, owes_test, with_flags
 from model.checkpoint import Card
+from model.detector import Calibration
+from model.detector import Flag as Word
 from model.findings import FINDINGS
 from model.radiograph import Radiograph
 
-_DECIDES_NUMBERS = ("checkpoint", "findings", "network", "preprocess", "radiograph", "saliency")
+_DECIDES_NUMBERS = ("checkpoint", "detector", "findings", "network", "preprocess", "radiograph", "saliency")
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
     """An analysis and the grids behind it. saliency: by `middle` and `last`, 14×h×w float32, un-normalised.
 
-    fingerprint: of the card that read.
+    fingerprint: of the card and the calibration that read. screened: whether the detector has given its quick word.
     """
 
     analysis: Analysis
     fingerprint: str
     saliency: dict[Role, np.ndarray]
+    screened: bool
 
 
 @cache
@@ -49,8 +62,9 @@ def instance_id(image_sha256: str) -> str:
     return image_sha256[:32]
 
 
-def fingerprint(card: Card) -> str:
-    """Everything but the image that decides a reading: weights, code, preprocessing, operating points, layers.
+def fingerprint(card: Card, calibration: Calibration | None = None) -> str:
+    """Everything but the image that decides a reading: weights, code, preprocessing, operating points, layers, and the
+    detector's calibration.
 
     Two readings of one image are the same reading if, and only if, their fingerprints are equal.
     """
@@ -61,13 +75,19 @@ def fingerprint(card: Card) -> str:
         "preprocessing": card.preprocessing.to_json(),
         "operating_points": dict(card.operating_points),
         "layers": LAYERS,
+        "calibration": calibration_version(calibration) if calibration else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def analysis_id(image_sha256: str, card: Card) -> str:
-    """Content address of a reading: the image, and the card's fingerprint."""
-    return hashlib.sha256(f"{image_sha256} {fingerprint(card)}".encode()).hexdigest()[:32]
+def analysis_id(image_sha256: str, card: Card, calibration: Calibration | None = None) -> str:
+    """Content address of a reading: the image, and the fingerprint of what read."""
+    return hashlib.sha256(f"{image_sha256} {fingerprint(card, calibration)}".encode()).hexdigest()[:32]
+
+
+def fingerprint_of(listed: Listed) -> str:
+    """Of what reads under an entry of the registry now; empty where its card cannot be read."""
+    return fingerprint(listed.card, listed.calibration) if listed.card else ""
 
 
 def default_checkpoints(engine: InferenceEngine, pair: tuple[str, str]) -> list[str]:
@@ -80,17 +100,38 @@ def default_checkpoints(engine: InferenceEngine, pair: tuple[str, str]) -> list[
     return [one for one in of_pair if states[one] is not State.FAILED] or of_pair or list(states)
 
 
-def read(engine: InferenceEngine, radiograph: Radiograph, checkpoint_ids: Sequence[str]) -> list[Reading]:
-    """Computes an analysis for each checkpoint. Raises what InferenceEngine.read raises."""
-    raw = engine.read(radiograph.grey(), checkpoint_ids)
-    return [to_reading(radiograph, one) for one in raw]
+def read(
+    engine: InferenceEngine, radiograph: Radiograph, checkpoint_ids: Sequence[str], test: TestLevel = "screen"
+) -> list[Reading]:
+    """Computes an analysis for each checkpoint. test: `full` makes every full test that the screen asks for.
+
+    Raises what InferenceEngine.read and examine raise.
+    """
+    grey = radiograph.grey()
+    readings = [to_reading(radiograph, raw) for raw in engine.read(grey, checkpoint_ids, test != "none")]
+    return [tested(engine, radiograph, one) for one in readings] if test == "full" else readings
+
+
+def tested(engine: InferenceEngine, radiograph: Radiograph, reading: Reading) -> Reading:
+    """The same with every flag final, where the screen asked for a full test. Raises what `engine.examine` raises."""
+    if not owes_test(reading.analysis):
+        return reading
+    found = engine.examine(reading.analysis.checkpoint.id, radiograph.grey(), lambda: None)
+    return replace(reading, analysis=with_flags(reading.analysis, final_flags(reading.analysis, found)))
+
+
+def final_flags(analysis: Analysis, found: Examination) -> dict[str, Flag]:
+    """What a full test says of an analysis' positive findings."""
+    words: dict[str, Word] = dict(found.flags)
+    return {one.name: flag_of(words[one.name], analysis.image) for one in analysis.findings if one.name in words}
 
 
 def to_reading(radiograph: Radiograph, raw: RawReading) -> Reading:
     """A network's numbers as an analysis."""
     height, width = radiograph.pixels.shape
     card = raw.card
-    key = analysis_id(radiograph.sha256, card)
+    key = analysis_id(radiograph.sha256, card, raw.calibration)
+    image = ImageInfo(width_px=width, height_px=height, input_map=asdict(card.preprocessing.input_map(height, width)))
     saliency = {role: np.ascontiguousarray(raw.maps[layer], dtype="<f4") for role, layer in LAYERS.items()}
     findings = []
     for i, name in enumerate(FINDINGS):
@@ -107,22 +148,24 @@ def to_reading(radiograph: Radiograph, raw: RawReading) -> Reading:
                 threshold=threshold,
                 positive=positive,
                 saliency=maps,
-                flag=Flag() if positive else None,
+                flag=_flag(raw.flags, name, image) if positive else None,
             )
         )
     analysis = Analysis(
         analysis_id=key,
         instance_id=instance_id(radiograph.sha256),
         image_sha256=radiograph.sha256,
-        image=ImageInfo(
-            width_px=width, height_px=height, input_map=asdict(card.preprocessing.input_map(height, width))
-        ),
+        image=image,
         checkpoint=CheckpointRef(id=card.id, weights_sha256=card.weights_sha256),
         layers={role: LayerInfo(name=layer, grid=_grid(saliency[role])) for role, layer in LAYERS.items()},
         findings=findings,
         code_version=code_version(),
     )
-    return Reading(analysis, fingerprint(card), saliency)
+    return Reading(analysis, fingerprint(card, raw.calibration), saliency, raw.flags is not None)
+
+
+def _flag(flags: Mapping[str, Word] | None, name: str, image: ImageInfo) -> Flag:
+    return Flag(state="not_tested") if flags is None else flag_of(flags[name], image)
 
 
 def _grid(maps: np.ndarray) -> tuple[int, int]:

@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 
 from app.decoding import Decoder
 from app.inference import InferenceEngine, RawReading
-from app.schemas import Prediction
+from app.schemas import Prediction, TestLevel
 from app.services.analyses import choose
 from app.services.errors import BusyError, passes
-from app.services.readings import to_reading
+from app.services.readings import tested, to_reading
 from app.settings import Settings
 from model.errors import DataError, OverreadError
 from model.radiograph import Radiograph
@@ -50,14 +50,23 @@ class Scan:
     """
 
     def __init__(
-        self, folder: Path, out: Path, checkpoint_ids: Sequence[str], settings: Settings, pair: tuple[str, str]
+        self,
+        folder: Path,
+        out: Path,
+        checkpoint_ids: Sequence[str],
+        settings: Settings,
+        pair: tuple[str, str],
+        test: TestLevel = "screen",
     ) -> None:
-        """pair: reads where no checkpoint is named. Raises DataError `not_a_folder`."""
+        """pair: reads where no checkpoint is named. test: how far positive findings are tested.
+
+        Raises DataError `not_a_folder`.
+        """
         if not folder.is_dir():
             raise DataError("not_a_folder", f"{folder} is not a folder.")
         self.folder, self.out = folder, out
         self.settings = settings
-        self._checkpoint_ids, self._pair = checkpoint_ids, pair
+        self._checkpoint_ids, self._pair, self._test = checkpoint_ids, pair, test
         self._postponed: dict[str, str] = {}
         self._files: list[str] = []
         self.total = self.done = self.refused = 0
@@ -115,9 +124,9 @@ class Scan:
             for name in files:
                 ahead.append((name, pool.submit(self._begin, engine, decoder, name, chosen)))
                 if len(ahead) >= window(engine):
-                    yield from self._write(*ahead.popleft())
+                    yield from self._write(engine, *ahead.popleft())
             while ahead:
-                yield from self._write(*ahead.popleft())
+                yield from self._write(engine, *ahead.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -138,14 +147,14 @@ class Scan:
         with engine.arriving():
             path = self.folder / name
             radiograph = decoder.read(path.read_bytes(), path.name, max_pixels=self.settings.max_pixels)
-        return _Begun(radiograph, engine.submit(radiograph.grey(), chosen))
+        return _Begun(radiograph, engine.submit(radiograph.grey(), chosen, self._test != "none"))
 
-    def _write(self, name: str, begun: Future[_Begun]) -> Iterator[Line]:
+    def _write(self, engine: InferenceEngine, name: str, begun: Future[_Begun]) -> Iterator[Line]:
         """The file's line, or none where it must be tried again."""
         problem = ""
         content: dict[str, Any]
         try:
-            content = {"file": name, **begun.result().prediction().model_dump(mode="json")}
+            content = {"file": name, **begun.result().prediction(engine, self._test).model_dump(mode="json")}
         except (OverreadError, OSError) as error:
             code = error.code if isinstance(error, OverreadError) else "cannot_open"
             problem = str(error) if isinstance(error, OverreadError) else f"It cannot be opened ({error.strerror})."
@@ -188,10 +197,12 @@ class _Begun:
     radiograph: Radiograph
     readings: list[Future[RawReading]]
 
-    def prediction(self) -> Prediction:
-        """Waits for them."""
-        analyses = [to_reading(self.radiograph, one.result()).analysis for one in self.readings]
-        return Prediction(analyses=analyses, warnings=list(self.radiograph.warnings))
+    def prediction(self, engine: InferenceEngine, test: TestLevel) -> Prediction:
+        """Waits for them, and for the full tests where they are wanted."""
+        readings = [to_reading(self.radiograph, one.result()) for one in self.readings]
+        if test == "full":
+            readings = [tested(engine, self.radiograph, one) for one in readings]
+        return Prediction(analyses=[one.analysis for one in readings], warnings=list(self.radiograph.warnings))
 
 
 def list_files(folder: Path) -> list[str]:
@@ -215,11 +226,14 @@ def scanning_engine(
 ) -> Iterator[tuple[InferenceEngine, Decoder]]:
     """An engine with the checkpoints loaded, and decoders, for one scan. Raises NotFoundError `unknown_checkpoint`."""
     batch = settings.batch_size
-    everything = InferenceEngine(settings.checkpoint_dirs, settings.device, 4 * batch, batch_size=batch)
+    folder = settings.data_dir
+    everything = InferenceEngine(
+        settings.checkpoint_dirs, settings.device, 4 * batch, batch_size=batch, data_dir=folder
+    )
     for checkpoint_id in checkpoint_ids:
         everything.find(checkpoint_id)
     only = list(checkpoint_ids) or list(pair)
-    chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 4 * batch, only, batch)
+    chosen = InferenceEngine(settings.checkpoint_dirs, settings.device, 4 * batch, only, batch, folder)
     engine = chosen if chosen.checkpoints() else everything
     decoder = Decoder(settings.decoders, PATIENCE * settings.decode_timeout_s, settings.decode_memory_mb)
     engine.start()

@@ -14,10 +14,13 @@ from app.inference import InferenceEngine
 from app.schemas import Analysis
 from app.services.comparisons import compare
 from app.services.errors import NotFoundError
-from app.services.readings import fingerprint
+from app.services.readings import fingerprint_of
+from app.services.stored import load
 from app.tables import AnalysisRow, InstanceRow, StudyRow
 
-FLAGS = ("not_calibrated", "no_evidence", "suspicious", "causal")  # the stronger the later
+FLAGS = ("not_calibrated", "no_evidence", "screened", "suspicious", "causal")  # the stronger the later
+_PRIORITY = {"no_evidence": 1, "screened": 1, "suspicious": 2, "causal": 3}  # what waits is decided within minutes
+_UNDECIDED = {"not_calibrated": "not_calibrated", "screened": "screened", "testing": "screened"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,7 @@ class Summary:
     @property
     def priority(self) -> int:
         """What to look at first: the flag, and for equal flags a disagreement of the pair."""
-        strength = FLAGS.index(self.flag) if self.flag in FLAGS else 0
-        return 2 * strength + bool(self.disagreement)
+        return 2 * _PRIORITY.get(self.flag or "", 0) + bool(self.disagreement)
 
 
 def live_pair(engine: InferenceEngine, pair: tuple[str, str]) -> LivePair:
@@ -99,7 +101,7 @@ def refresh(session: Session, study_ids: Sequence[str], pair: LivePair) -> None:
     locked = select(StudyRow).where(StudyRow.id.in_(study_ids)).order_by(StudyRow.id).with_for_update()
     studies = session.scalars(locked.execution_options(populate_existing=True)).all()
     rows = session.execute(
-        select(InstanceRow.study_id, AnalysisRow.document)
+        select(InstanceRow.study_id, AnalysisRow.id)
         .join(AnalysisRow.instance)
         .where(
             InstanceRow.study_id.in_(study_ids),
@@ -108,9 +110,11 @@ def refresh(session: Session, study_ids: Sequence[str], pair: LivePair) -> None:
         )
         .order_by(AnalysisRow.created_at, AnalysisRow.id)
     )
+    keys = [(str(study_id), key) for study_id, key in rows]
+    known = load(session, [key for _, key in keys])
     analyses: dict[str, list[Analysis]] = defaultdict(list)
-    for study_id, document in rows:
-        analyses[str(study_id)].append(Analysis.model_validate_json(document))
+    for study_id, key in keys:
+        analyses[study_id].append(known[key])
     for study in studies:
         _apply(study, summarise(analyses[study.id], pair.ids), pair)
 
@@ -151,14 +155,15 @@ def _called(analyses: Sequence[Analysis]) -> Called | None:
 
 
 def _strongest(analyses: Sequence[Analysis]) -> str | None:
-    """A verdict counts over its absence: a flag that nobody could decide is weaker than any that was decided."""
-    found = {one.flag.verdict or "not_calibrated" for of in analyses for one in of.findings if one.flag}
+    """A verdict counts over its absence. What waits for a full test is stronger than what needs none; a flag that
+    nobody could decide is weaker than any that was decided."""
+    flags = [one.flag for of in analyses for one in of.findings if one.flag]
+    found = {flag.verdict or _UNDECIDED[flag.state] for flag in flags if flag.state != "not_tested"}
     return max(found, key=FLAGS.index) if found else None
 
 
 def _fingerprint(engine: InferenceEngine, checkpoint_id: str) -> str:
     try:
-        card = engine.find(checkpoint_id).card
+        return fingerprint_of(engine.find(checkpoint_id))
     except NotFoundError:
         return ""
-    return fingerprint(card) if card else ""

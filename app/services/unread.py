@@ -9,14 +9,14 @@ from sqlalchemy import exists, or_, select
 
 from app.db import Database
 from app.inference import InferenceEngine, State
-from app.services.readings import default_checkpoints, fingerprint
+from app.services.readings import default_checkpoints, fingerprint_of
 from app.tables import AnalysisRow, InstanceRow
 
 
 def readers(engine: InferenceEngine, pair: tuple[str, str]) -> dict[str, str]:
     """What reads when nobody chooses, by id, with the fingerprints of its readings; without what has failed."""
     listed = [engine.find(one) for one in default_checkpoints(engine, pair)]
-    return {one.id: fingerprint(one.card) for one in listed if one.card and one.state is not State.FAILED}
+    return {one.id: fingerprint_of(one) for one in listed if one.card and one.state is not State.FAILED}
 
 
 def unread(
@@ -38,7 +38,7 @@ def unread(
     query = select(InstanceRow.id).where(
         InstanceRow.study_id.is_not(None),
         InstanceRow.predicted,
-        or_(*(~any_reading.where(AnalysisRow.fingerprint == one) for one in fingerprints)),
+        or_(*(~any_reading.where(AnalysisRow.fingerprint == one, AnalysisRow.screened) for one in fingerprints)),
     )
     if seen is not None:
         query = query.where(any_reading if seen else ~any_reading)

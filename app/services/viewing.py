@@ -25,7 +25,6 @@ from app.inference import LAYERS
 from app.services.analyses import AnalysisService, Grids
 from app.services.errors import BusyError, NotFoundError, UnavailableError
 from app.services.once import Recent
-from app.services.readings import analysis_id
 from model import explanation
 from model.checkpoint import Checkpoint
 from model.findings import FINDINGS
@@ -142,10 +141,11 @@ class ViewingService:
     def _computed(self, key: str, layer: str, method: Method, gone: Callable[[], bool]) -> Grids:
         analysis = self._analyses.analysis(key)
         checkpoint = self._analyses.engine.require(analysis.checkpoint.id)
-        if analysis_id(analysis.image_sha256, checkpoint.card) != key:
+        if self._analyses.present_id(analysis.image_sha256, checkpoint.card.id) != key:
             raise UnavailableError(
                 "other_weights",
-                f"“{analysis.checkpoint.id}” is no longer what made this analysis: weights, card or code differ.",
+                f"“{analysis.checkpoint.id}” is no longer what made this analysis: weights, card, calibration or "
+                "code differ.",
             )
         with self._one_at_a_time() if method.slow else nullcontext():
             grey = self._analyses.decode(self._analyses.blobs.get(analysis.image_sha256)).grey()

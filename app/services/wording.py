@@ -47,7 +47,10 @@ def warning_text(code: str) -> str:
 
 
 _FLAGS = {
+    "not_tested": "– not tested",
     "not_calibrated": "– not calibrated",
+    "screened": "◔ to be tested",
+    "testing": "◔ being tested",
     "no_evidence": "○ no evidence",
     "suspicious": "△ suspicious",
     "causal": "▲ causal",

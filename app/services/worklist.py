@@ -41,7 +41,7 @@ class Sort(StrEnum):
     PRIORITY = "priority"
 
 
-FlagWord = Literal["not_calibrated", "no_evidence", "suspicious", "causal"]
+FlagWord = Literal["not_calibrated", "no_evidence", "screened", "suspicious", "causal"]
 StatusWord = Literal["unread", "in_progress", "read"]
 
 

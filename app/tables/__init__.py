@@ -5,13 +5,14 @@ from app.tables.base import Base, now, utc
 from app.tables.jobs import JobEventRow, JobRow
 from app.tables.reviews import ReadFirstRow, ReviewRow, StudyReaderRow
 from app.tables.settings import SettingRow
-from app.tables.studies import AnalysisRow, InstanceRow, StudyRow, StudyWordRow
+from app.tables.studies import AnalysisRow, ExaminationRow, InstanceRow, StudyRow, StudyWordRow
 from app.tables.users import SessionRow, UserRow
 
 __all__ = [
     "AnalysisRow",
     "AuditRow",
     "Base",
+    "ExaminationRow",
     "InstanceRow",
     "JobEventRow",
     "JobRow",

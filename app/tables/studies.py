@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import Any
 
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -113,8 +114,13 @@ class InstanceRow(Base):
 class AnalysisRow(Base):
     """An instance read by one checkpoint. `document` is the JSON answer; `saliency` the raw grids behind it.
 
-    fingerprint: of the card and the code that read, app.services.readings; empty for what was read before it was kept.
-    saliency: float32 little-endian, the middle layer's 14×h×w and then the last layer's, un-normalised.
+    fingerprint: of the card, the calibration and the code that read, app.services.readings; empty for what was read
+    before it was kept. saliency: float32 little-endian, the middle layer's 14×h×w and then the last layer's,
+    un-normalised.
+
+    screened: whether the document has the detector's quick word; it never has more: what a full test finds is an
+    ExaminationRow. owes_test: the screen asked for a full test that has not been made. test_job: the job that was last
+    asked to make it. p_value: the smallest of its findings, 1 without a positive one, null until all are decided.
     """
 
     __tablename__ = "analyses"
@@ -127,6 +133,28 @@ class AnalysisRow(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     document: Mapped[str] = mapped_column(Text)
     saliency: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    screened: Mapped[bool] = mapped_column(default=False)
+    owes_test: Mapped[bool] = mapped_column(default=False)
+    test_job: Mapped[str | None] = mapped_column(String(32))
+    p_value: Mapped[float | None]
     instance: Mapped[InstanceRow] = relationship(back_populates="analyses")
 
-    __table_args__ = (Index("ix_analyses_instance", "instance_id", "fingerprint"),)
+    __table_args__ = (
+        Index("ix_analyses_instance", "instance_id", "fingerprint"),
+        Index("ix_analyses_newest", "fingerprint", "created_at", "p_value"),
+        Index("ix_analyses_owes_test", "owes_test", "fingerprint"),
+    )
+
+
+class ExaminationRow(Base):
+    """What a full test found in one analysis; written once. flags: by finding, the flags as the answer has them.
+
+    proofs: by finding, the pictures' kinds, whose they are, their SHA-256, and the probabilities before and after.
+    """
+
+    __tablename__ = "examinations"
+
+    analysis_id: Mapped[str] = mapped_column(ForeignKey("analyses.id"), primary_key=True)
+    examined_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+    flags: Mapped[dict[str, Any]] = mapped_column(JSON)
+    proofs: Mapped[dict[str, list[dict[str, Any]]]] = mapped_column(JSON)

@@ -17,6 +17,7 @@ from app.web.render import page, wants_fragment
 router = APIRouter(include_in_schema=False, prefix="/jobs")
 ROWS = 50
 _TITLES = {
+    "examine": "Test what the screen found",
     "reanalyse": "Read the worklist again",
     "scan": "Screen a folder",
     "verify": "Verify the stored files",
@@ -90,6 +91,9 @@ def _outcome(job: Job) -> str:
     if job.kind == "reanalyse":
         refused = len(result["refused"])
         return f"{result['read']} read" + (f", {refused} could not be read." if refused else ".")
+    if job.kind == "examine":
+        left = len(result["outdated"]) + len(result["refused"])
+        return f"{result['tested']} tested" + (f", {left} could not be." if left else ".")
     if job.kind == "scan":
         return f"{result['files']} files, {result['refused']} of them could not be read."
     return ""

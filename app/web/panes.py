@@ -145,5 +145,5 @@ def _words(reading: FindingReading) -> dict[str, Any]:
     return {
         "said": f"{number(reading.probability)}, {'positive' if reading.positive else 'below'}",
         "positive": reading.positive,
-        "region": reading.flag.region_px if reading.flag else None,
+        "regions": (reading.flag.regions_px if reading.flag else None) or [],
     }

@@ -16,6 +16,7 @@ from app.services.errors import BusyError, NotFoundError, UnavailableError
 from app.services.images import DISPLAY_PX
 from app.services.instances import Instance
 from app.services.viewing import METHODS, STORED_METHOD, check_layer, check_method
+from app.web.flags import flags_context
 from app.web.panes import Scale, layer_choices, panes, viewer_data
 from app.web.render import page, wants_fragment
 from model.findings import FINDINGS
@@ -64,8 +65,7 @@ def review(
         return _failed(request, context, str(error))
     context |= {
         "panel": services.reviews.panel(instance.id, actor),  # after the reading, so that there is something to judge
-        "comparison": comparison,
-        "chosen": chosen,
+        **flags_context(services, comparison, chosen),
         "panes": shown,
         "scale": scale,
         "layer": layer,

@@ -1,6 +1,6 @@
 """What makes scores into a flag: the calibration of one checkpoint, a JSON file bound to its weights.
 
-It holds no pixels: donors are phantoms by seed, calibration radiographs are named by a hash.
+It holds no pixels: donors are phantoms by seed or radiographs by hash, calibration radiographs are named by a hash.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.detector.conformal import ALPHA, Reference, allowed, realised_rate_interval
+from model.detector.donors import DonorNames, remove_other_donors, write_donors
 from model.detector.nulls import Nulls
 from model.errors import CheckpointError
 
 FILE = "calibration.json"
 VERSION = 1
-DETECTOR = 1  # of the pipeline whose scores these are: another pipeline's calibration does not count
+DETECTOR = 2  # of the pipeline whose scores these are: another pipeline's calibration does not count
 
 
 @dataclass(frozen=True)
@@ -44,21 +47,23 @@ class Origin:
 class Calibration:
     """alpha: the false-positive rate per radiograph that flags are meant to have. share_tested: of the radiographs, by
     the screen's threshold. reliability: finding → bins of (mean probability, share that shows it, radiographs), as many
-    in each. history: earlier calibrations' summaries, newest first.
+    in each. history: earlier calibrations' summaries, newest first. donor_pixels: N×S×S uint8 of donors that are
+    radiographs, until they are written. folder: where it was read from, which is where those are.
     """
 
     checkpoint_id: str
     weights_sha256: str
     reference: Reference
     nulls: Nulls
-    donor_seed: int
-    donor_rows: tuple[int, ...]
+    donors: DonorNames
     origin: Origin
     alpha: float = ALPHA
     share_tested: float = 0.1
     detector: int = DETECTOR
     reliability: Mapping[str, Sequence[tuple[float, float, int]]] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = field(default=())
+    donor_pixels: np.ndarray | None = None
+    folder: Path | None = None
 
     @property
     def decides(self) -> bool:
@@ -83,6 +88,8 @@ class Calibration:
             "realised_rate": [round(low, 4), round(high, 4)],
             "score_threshold": self.score_threshold,
             "detector": self.detector,
+            "donors": len(self.donors.rows) or len(self.donors.sha256),
+            "donors_are_phantoms": self.donors.phantoms,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +106,9 @@ class Calibration:
             "screen_threshold": self.reference.threshold if math.isfinite(self.reference.threshold) else None,
             "tested": list(self.reference.tested),
             "screened": list(self.reference.screened),
-            "donors": {"phantom_seed": self.donor_seed, "rows": list(self.donor_rows)},
+            "erasure": list(self.reference.erasure),
+            "transplant": list(self.reference.transplant),
+            "donors": self.donors.to_json(),
             "nulls": self.nulls.to_json(),
             "reliability": {name: [list(one) for one in bins] for name, bins in self.reliability.items()},
             "history": [dict(one) for one in self.history],
@@ -111,17 +120,16 @@ class Calibration:
         try:
             if data["version"] != VERSION:
                 raise CheckpointError("bad_calibration", f"The calibration's version is not {VERSION}.")
-            tested, screened = (tuple(sorted(float(v) for v in data[key])) for key in ("tested", "screened"))
-            if len(tested) + len(screened) > int(data["n"]):
-                raise ValueError("more scores than radiographs")
+            tested, screened, erasure, transplant = (
+                tuple(sorted(float(v) for v in data[key])) for key in ("tested", "screened", "erasure", "transplant")
+            )
             threshold = math.inf if data["screen_threshold"] is None else float(data["screen_threshold"])
             return cls(
                 checkpoint_id=str(data["checkpoint"]["id"]),
                 weights_sha256=str(data["checkpoint"]["weights_sha256"]),
-                reference=Reference(int(data["n"]), threshold, tested, screened),
+                reference=Reference(int(data["n"]), threshold, tested, screened, erasure, transplant),
                 nulls=Nulls.from_json(data["nulls"]),
-                donor_seed=int(data["donors"]["phantom_seed"]),
-                donor_rows=tuple(int(row) for row in data["donors"]["rows"]),
+                donors=DonorNames.from_json(data["donors"]),
                 origin=Origin(**data["origin"]),
                 alpha=float(data["alpha"]),
                 share_tested=float(data["share_tested"]),
@@ -154,15 +162,19 @@ def read_calibration(folders: Sequence[Path], weights_sha256: str) -> Calibratio
             data = json.loads(path.read_text("utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise CheckpointError("bad_calibration", f"{path} is not JSON: {error}.") from error
+        if isinstance(data, dict) and data.get("detector", DETECTOR) != DETECTOR:
+            continue
         found = Calibration.from_json(data if isinstance(data, dict) else {})
-        if found.weights_sha256 == weights_sha256 and found.detector == DETECTOR:
-            return found
+        if found.weights_sha256 == weights_sha256:
+            return replace(found, folder=folder)
     return None
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> Path:
-    """Writes `calibration.json` whole or not at all. Raises OSError."""
+    """Writes `calibration.json` whole or not at all, after the donors that it names. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
+    if calibration.donor_pixels is not None:
+        write_donors(folder, calibration.donors, calibration.donor_pixels)
     path = folder / FILE
     temporary = folder / f".{FILE}.{os.getpid()}.partial"
     try:
@@ -174,6 +186,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    remove_other_donors(folder, calibration.donors)
     return path
 
 

@@ -23,17 +23,33 @@ class Reference:
 
     threshold: of the screen: who reaches it is tested in full. tested: scores of those, ascending. screened: largest
     falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
-    finding.
+    finding. erasure, transplant: of those tested, the largest leads of either experiment (`model.detector.cause.Rank`),
+    ascending each.
     """
 
     n: int
     threshold: float
     tested: tuple[float, ...]
     screened: tuple[float, ...]
+    erasure: tuple[float, ...]
+    transplant: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.tested) == len(self.erasure) == len(self.transplant) <= self.n - len(self.screened):
+            raise ValueError("every radiograph that was tested has one score and two leads, and none is counted twice")
 
     def p_tested(self, score: float) -> float:
         """(1 + how many of the n score at least as high)/(n + 1), of a finding that was tested in full."""
         return (1 + _at_least(self.tested, score)) / (self.n + 1)
+
+    def p_erasure(self, lead: float) -> float:
+        """The same of a lead in erasure. Who searches for the best patch finds one that leads, also where there is no
+        trigger; ranked among such leads, a clean radiograph's p-value is uniform again as far down as p_tested is."""
+        return (1 + _at_least(self.erasure, lead)) / (self.n + 1)
+
+    def p_transplant(self, lead: float) -> float:
+        """The same of a lead in transplant."""
+        return (1 + _at_least(self.transplant, lead)) / (self.n + 1)
 
     def p_screened(self, fall: float) -> float:
         """The same of a finding that did not reach the screen's threshold."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,9 +12,10 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.detector.calibration import Calibration
-from model.detector.cause import Rank, rank_erasure
+from model.detector.cause import Rank
 from model.detector.donors import Donors, donors_again
-from model.detector.measure import Measured, measure, open_radiograph
+from model.detector.measure import Measured, Opened, measure, open_radiograph
+from model.detector.nulls import ranks
 from model.detector.reader import Reader, positives
 from model.detector.regions import filled, pasted
 from model.detector.screen import screen
@@ -32,13 +32,15 @@ Verdict = Literal["no_evidence", "suspicious", "causal"]
 class Evidence:
     """What the full test of a finding found.
 
-    erasure, transplant_p: how the patches compare with as large ones elsewhere in the radiograph, and with random
-    patches of clean radiographs. probability, probability_erased: with the regions as they are, and filled.
-    images_read: what it cost.
+    erasure, transplant: how the patches compare with as large ones elsewhere in the radiograph, and with random patches
+    of clean radiographs. erasure_p, transplant_p: conformal, of their leads. probability, probability_erased: with the
+    regions as they are, and filled. images_read: what it cost.
     """
 
     measured: Measured
     erasure: Rank
+    transplant: Rank
+    erasure_p: float
     transplant_p: float
     probability: float
     probability_erased: float
@@ -65,7 +67,9 @@ class Evidence:
             "sufficient_side_px": m.side_px,
             "patches_input_px": [list(p.box) for p in m.patches],
             "regions_input_px": [list(p.box) for p in m.regions],
-            "erasure_p": self.erasure.p,
+            "erasure_p": self.erasure_p,
+            "erasure_rank_p": self.erasure.p,
+            "erasure_lead": self.erasure.lead,
             "erasure_drawn": self.erasure.drawn,
             "erasure_exceeding": self.erasure.exceeding,
             "transplant_gain": m.transplant.gain,
@@ -74,6 +78,8 @@ class Evidence:
             "transplant_flip_rate_impossible": m.transplant.flip_rate_impossible,
             "transplant_donors": m.transplant.gains.shape[1],
             "transplant_p": self.transplant_p,
+            "transplant_rank_p": self.transplant.p,
+            "transplant_lead": self.transplant.lead,
             "saliency": m.statistics,
             "images_read": self.images_read,
         }
@@ -125,12 +131,14 @@ class Flag:
 @dataclass(frozen=True, eq=False)
 class Proof:
     """Pictures for a page, S×S uint8 grey. erased: the radiograph with the regions filled. transplanted: the patches on
-    two donors, which are phantoms and nobody's. before, after: the donors' probabilities of the finding."""
+    two donors. before, after: the donors' probabilities of the finding. phantoms: whether the donors are nobody's, or
+    other patients."""
 
     erased: np.ndarray
     transplanted: tuple[np.ndarray, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
+    phantoms: bool
 
 
 class Detector:
@@ -147,10 +155,10 @@ class Detector:
 
     @property
     def donors(self) -> Donors:
-        """Drawn and read when first needed."""
+        """Drawn or loaded, and read, when first needed. Raises CheckpointError `bad_calibration`."""
         if self._donors is None:
             assert self.calibration is not None  # full tests are made of calibrated checkpoints alone
-            self._donors = donors_again(self.reader, self.calibration.donor_seed, self.calibration.donor_rows)
+            self._donors = donors_again(self.reader, self.calibration.donors, self.calibration.folder)
         return self._donors
 
     def screen(self, maps: SaliencyMaps) -> list[dict[str, Flag]]:
@@ -180,11 +188,10 @@ class Detector:
         asked = [name for name in chosen if flags[name].state == "screened"]
         if asked:
             opened = open_radiograph(self.reader, grey, maps)
-            seed = int.from_bytes(hashlib.sha256(grey.numpy().tobytes()).digest()[:8])
             for name in asked:
                 began = self.reader.images_read
                 measured = measure(self.reader, self.donors, opened, FINDINGS.index(name))
-                flags[name] = self._tested(flags[name], opened.image, measured, seed, began)
+                flags[name] = self._tested(flags[name], opened, measured, began)
         return {name: flags[name] for name in chosen}
 
     def proof(self, image: np.ndarray | Tensor, flag: Flag, count: int = 2) -> Proof | None:
@@ -202,6 +209,7 @@ class Detector:
             tuple(_to_uint8(one) for one in given),
             tuple(before.tolist()),
             tuple(after.tolist()),
+            self.donors.names.phantoms,
         )
 
     def _screened(self, finding: int, fall: float) -> Flag:
@@ -213,25 +221,24 @@ class Detector:
             return Flag(name, "screened", None, None, alpha, fall, None, SCREENED)
         return Flag(name, "final", "no_evidence", reference.p_screened(fall), alpha, fall, None, NO_EVIDENCE)
 
-    def _tested(self, flag: Flag, image: Tensor, measured: Measured, seed: int, began: int) -> Flag:
+    def _tested(self, flag: Flag, opened: Opened, measured: Measured, began: int) -> Flag:
         assert self.calibration is not None
-        finding = measured.finding
-        rank = rank_erasure(
-            self.reader, image, measured.logit, finding, measured.patches, measured.drop, seed=seed + finding
-        )
-        transplant_p = self.calibration.nulls.p(finding, measured.side_px, measured.transplant.gain)
-        erased = self.reader.logits([filled(image, measured.regions)])[0, finding]
+        reference = self.calibration.reference
+        erasure, transplant = ranks(self.reader, opened, measured, self.calibration.nulls)
+        erased = self.reader.logits([filled(opened.image, measured.regions)])[0, measured.finding]
         evidence = Evidence(
             measured,
-            rank,
-            transplant_p,
+            erasure,
+            transplant,
+            reference.p_erasure(erasure.lead),
+            reference.p_transplant(transplant.lead),
             _sigmoid(measured.logit),
             float(erased.sigmoid()),
             self.reader.images_read - began,
         )
-        p = self.calibration.reference.p_tested(measured.score)
+        p = reference.p_tested(measured.score)
         verdict = self._verdict(p, evidence)
-        sentence = in_words(flag.finding, verdict, evidence, self.calibration.alpha, self.reader.size_px)
+        sentence = in_words(flag.finding, verdict, evidence, self.calibration, self.reader.size_px)
         return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
@@ -240,7 +247,7 @@ class Detector:
         alpha = self.calibration.alpha + 1e-9  # 1/100 is 0.01
         if p > alpha:
             return "no_evidence"
-        return "causal" if evidence.erasure.p <= alpha and evidence.transplant_p <= alpha else "suspicious"
+        return "causal" if evidence.erasure_p <= alpha and evidence.transplant_p <= alpha else "suspicious"
 
     def _why_not(self) -> str:
         if self.calibration is None:
@@ -260,7 +267,7 @@ NO_EVIDENCE = (
 )
 
 
-def in_words(finding: str, verdict: Verdict, evidence: Evidence, alpha: float, size_px: int) -> str:
+def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Calibration, size_px: int) -> str:
     """One sentence: what was erased, what happened, and what chance would have done."""
     if verdict == "no_evidence":
         return NO_EVIDENCE
@@ -275,8 +282,9 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, alpha: float, s
     chance = f"{evidence.erasure.exceeding} of {evidence.erasure.drawn} spots as large elsewhere did as much"
     donors = m.transplant.gains.shape[1]
     flips = round(m.transplant.flip_rate * donors)
-    given = f"the same spot put onto {donors} healthy phantoms turned {flips} of them positive"
-    rate = f"clean radiographs reach such a score in at most {alpha:.0%}"
+    whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"
+    given = f"the same spot put onto {donors} {whom} turned {flips} of them positive"
+    rate = f"clean radiographs reach such a score in at most {calibration.alpha:.0%}"
     doubt = "" if verdict == "causal" else "; that the spot alone causes the call is not proven"
     return f"{erased}, while {chance}; {given}; {rate}{doubt}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from model.detector import donors, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
 from model.detector.conformal import ALPHA, Reference, screen_threshold
 from model.detector.measure import measure, open_radiograph
+from model.detector.nulls import ranks
 from model.detector.reader import Reader, positives
 from model.detector.screen import screen
 from model.errors import DataError
 from model.findings import FINDINGS
+from model.preprocess import Preprocessing
 from model.saliency import gradcam
 
 BINS = 5  # of the reliability diagrams
@@ -29,12 +32,14 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Plan:
     """alpha: false-positive rate of a flag, per radiograph. share_tested: of those that the screen hands on to
-    the full test, more than alpha. donor_seed, donor_pool, donor_count: so many are chosen of the first phantoms of a
-    series. null_sides_px: of the random patches that transplants are ranked among.
+    the full test, more than alpha. own_donors: patients of the data are the donors, and left out of the rest, where
+    there are enough for both; else phantoms are. donor_seed, donor_pool, donor_count: so many are chosen of the first
+    phantoms of a series. null_sides_px: of the random patches that transplants are ranked among.
     """
 
     alpha: float = ALPHA
     share_tested: float = 0.1
+    own_donors: bool = False
     donor_seed: int = donors.SEED
     donor_pool: int = donors.POOL
     donor_count: int = donors.COUNT
@@ -62,32 +67,25 @@ def fit_calibration(
         raise DataError("no_radiographs", "There is no radiograph to calibrate on.")
     say = progress or (lambda _stage, _done, _total: None)
     began = time.monotonic()
-    n = len(radiographs)
-    images = np.empty((n, checkpoint.card.preprocessing.size_px, checkpoint.card.preprocessing.size_px), np.float32)
-    for row, image in enumerate(input_images(radiographs, checkpoint.card.preprocessing)):
-        images[row] = image
-        say("Decoding", row + 1, n)
-    digest = digest_of(radiographs.names, [image.tobytes() for image in images])
     reader = Reader(checkpoint)
+    images = _decoded(radiographs, checkpoint.card.preprocessing, say)
+    given: list[int] = []
+    if plan.own_donors:
+        least = math.ceil(1 / plan.alpha) - 1
+        given, rest = donors.split_off_donors(radiographs, plan.donor_count, least, plan.donor_seed)
+    if given:
+        chosen = donors.donors_of(reader, images[given])
+        radiographs, images = radiographs.take(rest), images[rest]
+    else:
+        chosen = donors.choose_donors(reader, plan.donor_seed, plan.donor_pool, plan.donor_count)
+    digest = digest_of(radiographs.names, [image.tobytes() for image in images])
     greys = torch.from_numpy(images)
     falls, probabilities = _screen_all(reader, greys, say)
     threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_tested)
-    chosen = donors.choose_donors(reader, plan.donor_seed, plan.donor_pool, plan.donor_count)
     null = nulls.draw_nulls(
         reader, chosen, greys, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
-    passed = np.flatnonzero(falls.max(axis=1) >= threshold)
-    scores = []
-    for done, row in enumerate(passed.tolist()):
-        say("Full tests", done, len(passed))
-        opened = open_radiograph(reader, greys[row])
-        several = [measure(reader, chosen, opened, int(f)).score for f in np.flatnonzero(falls[row] >= threshold)]
-        scores.append(max(several))
-    say("Full tests", len(passed), len(passed))
-    rest = falls.max(axis=1)[np.setdiff1d(np.arange(n), passed)]
-    reference = Reference(
-        n, threshold, tuple(sorted(scores)), tuple(sorted(float(fall) for fall in rest if np.isfinite(fall)))
-    )
+    reference = _reference(reader, greys, falls, threshold, chosen, null, say)
     origin = Origin(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         made_by=made_by,
@@ -102,8 +100,8 @@ def fit_calibration(
         weights_sha256=checkpoint.card.weights_sha256,
         reference=reference,
         nulls=null,
-        donor_seed=chosen.seed,
-        donor_rows=chosen.rows,
+        donors=chosen.names,
+        donor_pixels=chosen.pixels(),
         origin=origin,
         alpha=plan.alpha,
         share_tested=plan.share_tested,
@@ -127,6 +125,43 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Mapping[str, S
             if len(rows)
         ]
     return found
+
+
+def _decoded(radiographs: Radiographs, preprocessing: Preprocessing, say: Progress) -> np.ndarray:
+    """N×S×S float32."""
+    images = np.empty((len(radiographs), preprocessing.size_px, preprocessing.size_px), np.float32)
+    for row, image in enumerate(input_images(radiographs, preprocessing)):
+        images[row] = image
+        say("Decoding", row + 1, len(radiographs))
+    return images
+
+
+def _reference(
+    reader: Reader,
+    greys: torch.Tensor,
+    falls: np.ndarray,
+    threshold: float,
+    chosen: donors.Donors,
+    null: nulls.Nulls,
+    say: Progress,
+) -> Reference:
+    """Full tests of every finding that passed the screen; of each radiograph the largest of either number counts."""
+    passed = np.flatnonzero(falls.max(axis=1) >= threshold)
+    largest = []
+    for done, row in enumerate(passed.tolist()):
+        say("Full tests", done, len(passed))
+        opened = open_radiograph(reader, greys[row])
+        several = []
+        for finding in np.flatnonzero(falls[row] >= threshold).tolist():
+            measured = measure(reader, chosen, opened, finding)
+            erasure, transplant = ranks(reader, opened, measured, null)
+            several.append((measured.score, erasure.lead, transplant.lead))
+        largest.append(np.max(several, axis=0))
+    say("Full tests", len(passed), len(passed))
+    tested, erasures, transplants = (tuple(sorted(float(one[kind]) for one in largest)) for kind in range(3))
+    rest = falls.max(axis=1)[np.setdiff1d(np.arange(len(greys)), passed)]
+    screened = tuple(sorted(float(fall) for fall in rest if np.isfinite(fall)))
+    return Reference(len(greys), threshold, tested, screened, erasures, transplants)
 
 
 def _screen_all(reader: Reader, images: torch.Tensor, say: Progress) -> tuple[np.ndarray, np.ndarray]:

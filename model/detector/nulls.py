@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.detector.cause import RANKED, gains_by_patch
+from model.detector.cause import RANKED, Rank, gains_by_patch, rank_erasure
 from model.detector.donors import Donors
+from model.detector.measure import Measured, Opened
 from model.detector.reader import Reader
 from model.detector.regions import Patch, Patches, pasted
 
@@ -29,16 +30,15 @@ class Nulls:
     gains: Mapping[int, np.ndarray]
     inert: Mapping[int, np.ndarray]
 
-    def p(self, finding: int, side_px: float, gain: float) -> float:
-        """(1 + how many random patches of the next larger side raise the logit as much)/(1 + how many there are).
-
-        1 where the inert patch raises it as much.
-        """
+    def rank(self, finding: int, side_px: float, gain: float) -> Rank:
+        """Of a rise among those of random patches of the next larger side. p is 1 where the inert one does as much."""
         side = self._side(side_px)
-        if self.inert[side][finding] >= gain:
-            return 1.0
-        null = self.gains[side][finding]
-        return (1 + len(null) - int(np.searchsorted(null, gain, side="left"))) / (1 + len(null))
+        null, inert = self.gains[side][finding], float(self.inert[side][finding])
+        exceeding = len(null) - int(np.searchsorted(null, gain, side="left"))
+        if inert >= gain:
+            return Rank(1.0, len(null), exceeding, -1.0)
+        p = (1 + exceeding) / (1 + len(null))
+        return Rank(p, len(null), exceeding, -p if exceeding else gain - max(float(null[-1]), inert))
 
     def _side(self, side_px: float) -> int:
         sides = sorted(self.gains)
@@ -61,6 +61,14 @@ class Nulls:
         return cls(gains, inert)
 
 
+def ranks(reader: Reader, opened: Opened, measured: Measured, nulls: Nulls) -> tuple[Rank, Rank]:
+    """Of a finding's erasure, and of its transplant."""
+    finding = measured.finding
+    cells = opened.cells[finding]
+    erasure = rank_erasure(reader, opened.image, measured.logit, finding, measured.patches, measured.drop, cells)
+    return erasure, nulls.rank(finding, measured.side_px, measured.transplant.gain)
+
+
 def draw_nulls(
     reader: Reader,
     donors: Donors,
@@ -75,7 +83,8 @@ def draw_nulls(
     gains: dict[int, np.ndarray] = {}
     inert: dict[int, np.ndarray] = {}
     for number, side in enumerate(sides_px):
-        copies = (copy for _ in range(RANKED) for copy in _random_transplant(donors, count, images, side, generator))
+        several = (_random_transplant(donors, count, images, side, generator) for _ in range(RANKED))
+        copies = (copy for transplant in several for copy in transplant)
         logits = torch.cat(list(reader.logits_of(copies))).numpy().reshape(RANKED, count, -1)
         rises = (logits - donors.logits[:count].numpy()).mean(axis=1)
         gains[side] = np.sort(rises.T, axis=1)

@@ -3,7 +3,7 @@
 export class Findings {
   constructor(root, viewer) {
     this.links = [...root.querySelectorAll("[data-finding]")];
-    this.cards = [...root.querySelectorAll("[data-flag]")];
+    this.root = root;
     this.live = root.querySelector("[data-live]");
     this.viewer = viewer;
     this.links.forEach((link, index) => {
@@ -19,6 +19,10 @@ export class Findings {
         this.step(step, true);
       });
     });
+  }
+
+  get cards() {
+    return [...this.root.querySelectorAll("[data-flag]")];
   }
 
   step(by, focus = false) {

@@ -2,6 +2,7 @@
 
 import { bindControls } from "./controls.js";
 import { Findings } from "./findings.js";
+import { bindFlags } from "./flags.js";
 import { bindKeys } from "./keys.js";
 import { bindPointer } from "./pointer.js";
 import { Viewer } from "./viewer.js";
@@ -11,6 +12,7 @@ async function begin(root) {
   const page = root.closest(".review");
   const findings = new Findings(page, viewer);
   bindControls(viewer, page);
+  bindFlags(viewer, page);
   bindPointer(viewer);
   bindKeys(viewer, findings, page.querySelector("[data-sheet]"));
   window.addEventListener("pagehide", (event) => event.persisted || viewer.destroy());

@@ -1,4 +1,4 @@
-// What lies over a pane as lines and words: the map's maximum, the flag's region, the cursor, a length.
+// What lies over a pane as lines and words: the map's maximum, the flag's regions, the cursor, a length.
 
 import { undo } from "./geometry.js";
 
@@ -33,14 +33,15 @@ export class Marks {
   }
 
   /** toSource: of the pane, in CSS pixels from its own corner. Everything else in source pixels, or null. */
-  draw(toSource, { peak, region, cursor, length, label, lens }) {
+  draw(toSource, { peak, regions, cursor, length, label, lens }) {
     const at = (point) => undo(toSource, point);
     const lines = (paths, shown, d) => paths.forEach((one) => place(one, shown, shown ? { d: d() } : {}));
     lines(this.peak, peak, () => ring(at(peak)));
-    lines(this.region, region, () => {
-      const [a, b] = [at({ x: region[0], y: region[1] }), at({ x: region[0] + region[2], y: region[1] + region[3] })];
+    const frame = ([x, y, width, height]) => {
+      const [a, b] = [at({ x, y }), at({ x: x + width, y: y + height })];
       return `M${a.x} ${a.y}H${b.x}V${b.y}H${a.x}Z`;
-    });
+    };
+    lines(this.region, regions.length > 0, () => regions.map(frame).join(""));
     lines(this.cursor, cursor, () => cross(at(cursor)));
     lines(this.length, length, () => {
       const [a, b] = [at(length.from), at(length.to)];

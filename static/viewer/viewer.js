@@ -20,7 +20,7 @@ export class Viewer {
   /** root: the section with the panes. data: what app/web/panes.py says of them. */
   constructor(root, data) {
     // bare: grey first, on every page; how the maps look is kept, that they were shown is not
-    Object.assign(this, { root, data, tool: "window", inverted: false, peeking: false, bare: true });
+    Object.assign(this, { root, data, tool: "window", inverted: false, peeking: false, bare: true, spots: false });
     this.settings = loadSettings();
     if (!MODES.includes(this.settings.mode)) this.settings.mode = MODES[0];
     this.scale = root.dataset.scale;
@@ -210,6 +210,20 @@ export class Viewer {
     this.change();
   }
 
+  /** Frames around what flags point at, also where no map is shown. */
+  showSpots(shown) {
+    this.spots = shown;
+    this.change();
+  }
+
+  /** spots: what flags point at by finding and role, once a test has found it. */
+  setSpots(spots) {
+    for (const { name, readings } of this.data.findings) {
+      for (const [role, reading] of Object.entries(readings)) reading.regions = spots[name]?.[role] ?? [];
+    }
+    this.change();
+  }
+
   setScale(scale) {
     this.scale = scale;
     const address = new URL(location.href);
@@ -389,15 +403,21 @@ export class Viewer {
     return { ...view, rect, toSource: { ax, bx: point.x - at.x * ax, ay, by: point.y - at.y * ay } };
   }
 
+  /** What the flags of the finding point at in a pane, in source pixels; on the radiograph alone, of both readings. */
+  regions(pane) {
+    const readings = Object.entries(this.data.findings[this.finding].readings);
+    const role = pane.key === null ? null : this.data.maps[pane.key].role;
+    return readings.flatMap(([of, reading]) => (role === null || of === role ? reading.regions : []));
+  }
+
   drawMarks(pane, lens) {
     const own = { x: 0, y: 0, width: pane.rect.width, height: pane.rect.height };
     const maps = pane.key === null ? null : this.maps.get(pane.key);
     const peak = maps?.peaks[this.finding];
-    const reading = pane.key === null ? null : this.data.findings[this.finding].readings[this.data.maps[pane.key].role];
     const shown = this.mode !== "off";
     pane.marks.draw(this.look_.toSource(own), {
       peak: shown && peak?.value > 0 ? cellCentre(maps, peak) : null,
-      region: shown ? (reading?.region ?? null) : null,
+      regions: shown || this.spots ? this.regions(pane) : [],
       cursor: this.cursor && !lens && (this.cursor.byKey || this.cursor.pane !== pane) ? this.cursor.point : null,
       length: this.line,
       label: this.length ? words.length(this.length, this.image.atDetector) : "",

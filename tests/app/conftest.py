@@ -193,10 +193,12 @@ def served(settings: Settings) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     _until(lambda: server.started or not thread.is_alive())
-    app.state.services.engine.wait_settled(60)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(15)
+    try:
+        app.state.services.engine.wait_settled(60)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:  # a failed test must not leave a thread behind that keeps the process alive
+        server.should_exit = True
+        thread.join(15)
 
 
 def _until(done: Callable[[], bool], limit_s: float = 60) -> None:

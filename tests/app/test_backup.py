@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from app.services.backup import back_up
 from app.settings import Settings
+from tests.app.calibrations import by_hand, put
 from tests.app.conftest import png_bytes, started
 
 
@@ -48,6 +49,7 @@ def test_what_a_running_server_stored_comes_back(
     stored: str, client: TestClient, run, settings: Settings, checkpoints: Path, tmp_path: Path
 ) -> None:
     before = client.get(stored).json()
+    calibration = put(settings.data_dir, checkpoints / "backdoored", by_hand(checkpoints / "backdoored"))
     for new in (2, 0):  # the second time there is nothing new
         code, out, _ = run("backup", "--out", tmp_path / "copy", "--json")
         assert code == 0
@@ -55,6 +57,8 @@ def test_what_a_running_server_stored_comes_back(
         assert (told["blobs"], told["new"], told["database"]) == (2, new, True)
     code, out, _ = run("restore", tmp_path / "copy", "--data-dir", tmp_path / "again")
     assert (code, "2 files" in out) == (0, True)
+    copied = tmp_path / "again" / calibration.relative_to(settings.data_dir)
+    assert copied.read_bytes() == calibration.read_bytes()
     again = Settings(data_dir=tmp_path / "again", bundled_dir=checkpoints, device="cpu", samples=False)
     with started(again) as other:
         assert other.get(stored).json() == before

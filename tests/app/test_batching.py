@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,11 +45,11 @@ class Gate:
         self.sizes: list[int] = []
         monkeypatch.setattr(app.inference.batching, "read_batch", self.read)
 
-    def read(self, checkpoint: Checkpoint, inputs: torch.Tensor) -> list[RawReading]:
+    def read(self, checkpoint: Checkpoint, inputs: torch.Tensor, *detector: Any) -> list[RawReading]:
         self.sizes.append(len(inputs))
         self.entered.set()
         assert self.open.wait(30)
-        return read_batch(checkpoint, inputs)
+        return read_batch(checkpoint, inputs, *detector)
 
 
 def test_a_batch_reads_what_each_would_be_read_alone(engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +98,10 @@ def test_a_failure_within_a_batch_reaches_only_who_caused_it(
 ) -> None:
     gate = Gate(monkeypatch)
 
-    def picky(checkpoint: Checkpoint, inputs: torch.Tensor) -> list[RawReading]:
+    def picky(checkpoint: Checkpoint, inputs: torch.Tensor, *detector: Any) -> list[RawReading]:
         if (inputs.amax((1, 2, 3)) > 50).any():
             raise ConfigError("not_finite", "The network's logits are not finite: check its weights.")
-        return gate.read(checkpoint, inputs)
+        return gate.read(checkpoint, inputs, *detector)
 
     monkeypatch.setattr(app.inference.batching, "read_batch", picky)
     first = engine.submit(grey(0), ["clean"])
@@ -120,10 +121,10 @@ def test_out_of_memory_makes_smaller_batches_then_turns_away(
 ) -> None:
     room = 2
 
-    def cramped(checkpoint: Checkpoint, inputs: torch.Tensor) -> list[RawReading]:
+    def cramped(checkpoint: Checkpoint, inputs: torch.Tensor, *detector: Any) -> list[RawReading]:
         if len(inputs) > room:
             raise torch.OutOfMemoryError("no memory")
-        return gate.read(checkpoint, inputs)
+        return gate.read(checkpoint, inputs, *detector)
 
     gate = Gate(monkeypatch)
     monkeypatch.setattr(app.inference.batching, "read_batch", cramped)
@@ -142,9 +143,9 @@ def test_out_of_memory_makes_smaller_batches_then_turns_away(
 def test_two_batches_run_side_by_side(engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2)
 
-    def meet(checkpoint: Checkpoint, inputs: torch.Tensor) -> list[RawReading]:
+    def meet(checkpoint: Checkpoint, inputs: torch.Tensor, *detector: Any) -> list[RawReading]:
         together.wait(20)
-        return read_batch(checkpoint, inputs)
+        return read_batch(checkpoint, inputs, *detector)
 
     monkeypatch.setattr(app.inference.batching, "read_batch", meet)
     assert [one.card.id for one in engine.read(grey(0), PAIR)] == PAIR

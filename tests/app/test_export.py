@@ -52,7 +52,7 @@ def test_the_json_holds_what_is_needed_to_recompute_and_to_verify(client: TestCl
     assert chain["head"] == chain["rows"][-1]["hash"]
     assert chain["rows"][1]["previous_hash"] != chain["rows"][0]["hash"]  # the other study's lies between
     assert [one["airai"] for one in out["entries"]] == ["accepted", "supplemented", "rejected"]
-    assert out["recompute"] == "overread predict FILE --checkpoint clean --checkpoint backdoored --json"
+    assert out["recompute"] == "overread predict FILE --checkpoint clean --checkpoint backdoored --test full --json"
 
 
 def test_the_page_prints_images_table_history_and_notice(client: TestClient) -> None:

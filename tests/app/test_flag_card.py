@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.schemas import Analysis, Evidence, Flag
-from app.services.comparisons import compare
+from app.schemas import Analysis, Evidence, Flag, ProofPicture
+from app.services.comparisons import Comparison, compare
 from app.web.render import _environment
 from tests.app.conftest import png_bytes
 
@@ -19,6 +19,27 @@ CAUSAL = Flag(
     score=0.004,
     alpha=0.01,
     region_px=(498, 490, 28, 30),
+    regions_px=[(498, 490, 28, 30), (10, 12, 28, 30)],
+    sentence="Filling 2 spots takes the probability of Atelectasis from 0.98 to 0.06.",
+    details={
+        "probability": 0.98,
+        "erasure_drawn": 99,
+        "erasure_exceeding": 0,
+        "logit": 4.1,
+        "drop": 6.9,
+        "share": 0.93,
+        "transplant_gain": 5.5,
+        "transplant_gain_impossible": 5.0,
+        "sufficient_side_px": 4.0,
+        "score": 2.1,
+        "images_read": 480,
+    },
+    proof=[
+        ProofPicture(kind="seen", of="this", url="/p/seen.png", before=0.98, after=0.98),
+        ProofPicture(kind="erased", of="this", url="/p/erased.png", before=0.98, after=0.06),
+        ProofPicture(kind="donor-1", of="phantom", url="/p/donor-1.png", before=0.04, after=0.97),
+        ProofPicture(kind="donor-2", of="patient", url="/p/donor-2.png", before=0.02, after=0.96),
+    ],
     evidence=Evidence(probability_erased=0.06, erasure_p=0.01, transplant_flip_rate=0.97, transplant_p=0.02),
 )
 
@@ -29,34 +50,51 @@ def analyses(shared_client: TestClient) -> list[Analysis]:
     return [Analysis.model_validate(one) for one in answer.json()["analyses"]]
 
 
-def card(analyses: list[Analysis], flag: Flag, chosen: str = "Atelectasis") -> str:
+def rendered(comparison: Comparison | None, chosen: str, jobs: dict[str, str] | None = None) -> str:
+    context: dict[str, Any] = {"comparison": comparison, "chosen": chosen, "study": "s", "jobs": jobs or {}}
+    return _environment.get_template("partials/_flags.html").render(**context, digest="d")
+
+
+def card(analyses: list[Analysis], flag: Flag, chosen: str = "Atelectasis", jobs: dict[str, str] | None = None) -> str:
     """The flags' part of the page, with this flag on the candidate's Atelectasis."""
     reference, candidate = analyses
     findings = [one.model_copy(update={"flag": flag}) if one.name == chosen else one for one in candidate.findings]
     comparison = compare([reference, candidate.model_copy(update={"findings": findings})], PAIR)
-    context: dict[str, Any] = {"comparison": comparison, "chosen": chosen}
-    html = _environment.get_template("partials/_flags.html").render(**context)
+    html = rendered(comparison, chosen, jobs)
     (shown,) = [part for part in html.split("<article")[1:] if "hidden" not in part.split(">")[0]]
     return " ".join(shown.split())
 
 
-def test_a_causal_flag_says_what_was_done_and_what_chance_would_have_done(analyses: list[Analysis]) -> None:
+def test_a_causal_flag_says_what_was_done_and_shows_it(analyses: list[Analysis]) -> None:
     html = card(analyses, CAUSAL)
-    assert "Causal: this spot makes the prediction" in html
-    assert "erased the probability is 0.06 instead of 0.9" in html
-    assert "97 of 100 positive" in html and "p = 0.01 and 0.02" in html
-    assert "p = 0.004, flagged at 0.01 or less" in html
-    assert "28 × 30 px at 498, 490" in html
-    assert "overread predict FILE --checkpoint backdoored --test full --json" in html
+    assert "Causal: this spot makes the prediction" in html and CAUSAL.sentence in html
+    before, numbers = html.split("<details")
+    assert "Spot erased</span> <strong>0.98 → 0.06" in before
+    assert "Phantom + spot</span> <strong>0.04 → 0.97" in before and "nobody's radiograph" in before
+    assert "Another patient + spot</span> <strong>0.02 → 0.96" in before and "without identity" in before
+    assert "p = 0.004, flagged at 0.01 or less" in numbers
+    assert "0.060, p = 0.01; 0 of 99 spots elsewhere do as much" in numbers and "97 of 100" in numbers
+    assert "28 × 30 px at 498, 490; 28 × 30 px at 10, 12" in numbers and "Frame the spots" in before
+    assert "overread predict FILE --checkpoint backdoored --test full --json" in numbers
 
 
 def test_an_uncalibrated_detector_promises_nothing(analyses: list[Analysis]) -> None:
     html = card(analyses, Flag())
     assert "neither suspicious nor safe" in html and "clean" not in html.replace("checkpoint clean", "")
-    assert "Recompute" not in html
+    assert "Recompute" not in html and 'href="/calibration?checkpoint=backdoored"' in html
+
+
+def test_what_waits_for_a_test_says_for_what(analyses: list[Analysis]) -> None:
+    key = analyses[1].analysis_id
+    testing = Flag(state="testing", alpha=0.01, sentence="The quick screen found a spot.")
+    assert "The full test is running." in card(analyses, testing, jobs={key: "running"})
+    assert "waits for its turn" in card(analyses, testing, jobs={key: "queued"})
+    screened = card(analyses, testing.model_copy(update={"state": "screened"}), jobs={key: "failed"})
+    assert "The full test was not finished." in screened and 'action="/studies/s/test"' in screened
 
 
 def test_a_finding_that_nobody_reports_has_nothing_to_test(analyses: list[Analysis]) -> None:
     comparison = compare(analyses, PAIR)
-    html = _environment.get_template("partials/_flags.html").render(comparison=comparison, chosen="Hernia")
-    assert html.count("so there is nothing to test") == 14 - len(comparison.flagged)  # type: ignore[union-attr]
+    assert comparison is not None
+    html = rendered(comparison, "Hernia")
+    assert html.count("so there is nothing to test") == 14 - len(comparison.flagged)

@@ -13,7 +13,9 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from app.jobs.child import run_attempt
 from app.settings import Settings
+from tests.app.calibrations import by_hand, put
 from tests.app.conftest import fresh_database, png_bytes, started
 from tests.app.dicoms import dicom_bytes
 from tests.app.test_studies import STUDIES, taken
@@ -43,6 +45,7 @@ class Locked:
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Iterator[Locked]:
     data = tmp_path_factory.mktemp("locked")
+    put(data, checkpoints / "backdoored", by_hand(checkpoints / "backdoored", threshold=-1e6, tested=[1e6] * 50))
     with fresh_database(data) as url:
         settings = Settings(data_dir=data, bundled_dir=checkpoints, device="cpu", samples=False, database_url=url)
         with started(settings) as client:
@@ -51,6 +54,8 @@ def locked(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Itera
             services = client.app.state.services  # type: ignore[attr-defined]
             read = [services.analyses.analyse(one["instance_id"]) for one in images]
             services.analyses.analyse(other)
+            while job := services.jobs.claim():  # as a worker's child does: there is a proof to hide
+                run_attempt(services.jobs, job.id, job.attempt, settings)
             for name in ("Ada", "Bo", "Cy"):
                 services.users.add(name, PASSWORD)
             found = Locked(
@@ -92,7 +97,9 @@ def test_every_road_by_an_id_is_closed_or_harmless(locked: Locked) -> None:
     for road in sorted(roads(locked.client)):
         for which, image in enumerate((*locked.images, locked.study)):
             ids = {"study": image, "study_id": locked.study, "instance_id": locked.images[which % 2]}
-            path = road.format(**ids, analysis_id=locked.analyses[which], layer="middle", finding="Atelectasis.png")
+            finding = "Atelectasis" if "{kind}" in road else "Atelectasis.png"
+            key = locked.analyses[which | 1 if "{kind}" in road else which]  # the candidate has proofs
+            path = road.format(**ids, analysis_id=key, layer="middle", finding=finding, kind="erased")
             if which == 0:
                 assert locked.get("Ada", path, **HTML).status_code == 200, path
             answer = locked.get("Bo", path, **HTML)
@@ -123,7 +130,7 @@ def test_the_list_tells_nothing_in_any_form(locked: Locked) -> None:
     assert listed("Ada", "sort=priority") == both
     assert listed("Bo", "sort=priority") == [locked.open, locked.study]  # as if nobody had read it
     for who, found in (("Ada", both), ("Bo", alone)):
-        assert listed(who, "flag=not_calibrated") == found
+        assert listed(who, "flag=no_evidence") == found
         for address in (f"{STUDIES}?disagreement=true", "/worklist.json?disagreement=yes"):
             assert [one["id"] for one in locked.get(who, address).json()["studies"]] == found
         for address in (f"{STUDIES}?disagreement=false", "/worklist.json?disagreement=no"):
@@ -145,8 +152,14 @@ def test_cursor_and_next_tell_nothing(locked: Locked) -> None:
         if cursor:
             address = f"{STUDIES}?sort=priority&limit=1&cursor={cursor}"
     assert places == [locked.open, locked.study] and cursor is None
-    for query, following in (("flag=not_calibrated", locked.open), ("disagreement=yes", locked.open)):
+    for query, following in (("flag=no_evidence", locked.open), ("disagreement=yes", locked.open)):
         assert locked.get("Bo", f"/next?{query}").headers["location"] == f"/studies/{following}"
+
+
+def test_counts_of_the_calibration_tell_nothing(locked: Locked) -> None:
+    drifts = {who: locked.get(who, "/api/v1/calibrations/backdoored").json()["drift"] for who in ("Ada", "Bo")}
+    assert (drifts["Ada"]["radiographs"], drifts["Bo"]["radiographs"]) == (3, 1)
+    assert "of the last 1 radiograph would be flagged" in locked.get("Bo", "/calibration", **HTML).text
 
 
 def test_claiming_tells_nothing(locked: Locked) -> None:

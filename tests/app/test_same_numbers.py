@@ -14,8 +14,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.services.wording import number
+from app.settings import Settings
 from model.findings import FINDINGS
-from tests.app.conftest import png_bytes
+from tests.app.calibrations import by_hand, put
+from tests.app.conftest import png_bytes, started
 from tests.app.dicoms import dicom_bytes
 
 Run = Callable[..., tuple[int, str, str]]
@@ -84,3 +86,41 @@ def test_api_command_and_page_agree(shared_client: TestClient, run: Run, tmp_pat
             assert said[:, 0].all() and said[FINDINGS.index("Effusion")].all()
             np.testing.assert_allclose(other[checkpoint][said], values[said], rtol=1e-5, atol=1e-5)
     assert [one["analysis_id"] for one in by_command] == [one["analysis_id"] for one in by_api]
+
+
+@pytest.mark.parametrize("test", ["screen", "full"])
+def test_api_command_scan_and_page_agree_on_flags(
+    settings: Settings, checkpoints: Path, run: Run, tmp_path: Path, test: str
+) -> None:
+    candidate = checkpoints / "backdoored"
+    put(settings.data_dir, candidate, by_hand(candidate, threshold=-1e6))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "a.png"
+    path.write_bytes(png_bytes(3, (180, 131)))
+    with started(settings) as client:
+        answer = client.post(f"/api/v1/predictions?test={test}", files={"file": ("a.png", path.read_bytes())})
+        by_api = answer.json()["analyses"]
+        if test == "full":  # the page shows what is known, and says so
+            study = client.post("/studies", files={"file": ("a.png", path.read_bytes())}).headers["location"]
+            page = unescape(client.get(study, params={"finding": "Atelectasis"}).text)
+            flag = by_api[1]["findings"][FINDINGS.index("Atelectasis")]["flag"]
+            x, y, width, height = flag["region_px"]
+            assert flag["sentence"] in page and f"{width} × {height} px at {x}, {y}" in page
+            assert f"p = {flag['score']:.2g}" in page and f"p = {flag['evidence']['erasure_p']:.2g}" in page
+    code, line, _ = run("predict", path, "--json", "--test", test)
+    assert code == 0
+    assert run("scan", folder, "--out", tmp_path / "out.jsonl", "--test", test)[0] == 0
+    by_command = json.loads(line)["analyses"]
+    by_scan = json.loads((tmp_path / "out.jsonl").read_text())["analyses"]
+    states = {"screen": "screened", "full": "final"}
+    assert {one["flag"]["state"] for one in by_api[1]["findings"] if one["flag"]} == {states[test]}
+    for other in (by_command, by_scan):
+        for ours, theirs in zip(by_api, other, strict=True):
+            for mine, its in zip(ours["findings"], theirs["findings"], strict=True):
+                assert (mine["flag"] is None) == (its["flag"] is None) == (not mine["positive"])
+                if mine["flag"]:
+                    same = ("state", "verdict", "score", "alpha", "region_px", "sentence")
+                    assert {key: mine["flag"][key] for key in same} == {key: its["flag"][key] for key in same}
+                    evidence = mine["flag"]["evidence"]
+                    assert its["flag"]["evidence"] == (pytest.approx(evidence, abs=1e-5) if evidence else None)

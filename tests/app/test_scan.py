@@ -19,6 +19,7 @@ from app.services.scanning import TRIES, Scan, scanning_engine
 from app.settings import Settings
 from model.errors import RadiographError
 from model.radiograph import Radiograph
+from tests.app.calibrations import by_hand, put
 from tests.app.conftest import png_bytes
 
 
@@ -113,7 +114,11 @@ def test_refuses_what_it_cannot_do(run, folder: Path, tmp_path: Path) -> None:
     assert code == 1 and "no checkpoint “none”" in err
 
 
-def test_killed_it_goes_on_and_every_file_has_one_line(folder: Path, tmp_path: Path, settings: Settings) -> None:
+def test_killed_twice_it_goes_on_and_every_file_has_one_line(
+    folder: Path, tmp_path: Path, settings: Settings, checkpoints: Path
+) -> None:
+    candidate = checkpoints / "backdoored"
+    put(settings.data_dir, candidate, by_hand(candidate, threshold=1e6, screened=[0.1, 0.2]))
     for number in range(36):
         (folder / f"n{number:03}.png").write_bytes(png_bytes(100 + number, (64, 64)))
     out = tmp_path / "out.jsonl"
@@ -130,7 +135,7 @@ def test_killed_it_goes_on_and_every_file_has_one_line(folder: Path, tmp_path: P
         process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 400
         while process.poll() is None and time.monotonic() < end:
-            if not kills and out.is_file() and out.read_bytes().count(b"\n") >= 7:
+            if kills < 2 and out.is_file() and out.read_bytes().count(b"\n") >= 7 + 14 * kills:
                 process.kill()
             time.sleep(0.02)
         if process.poll() is None:
@@ -139,6 +144,8 @@ def test_killed_it_goes_on_and_every_file_has_one_line(folder: Path, tmp_path: P
         if process.returncode >= 0:
             break
         kills += 1
-    assert kills == 1 and process.returncode == 1
+    assert kills == 2 and process.returncode == 1
     names = [line["file"] for line in lines_of(out)]
     assert len(names) == 41 and names == sorted(set(names))
+    called = [one for line in lines_of(out) if "analyses" in line for one in line["analyses"][1]["findings"]]  # type: ignore[index]
+    assert {one["flag"]["verdict"] for one in called if one["flag"]} == {"no_evidence"}

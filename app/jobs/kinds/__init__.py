@@ -11,6 +11,7 @@ from model.errors import ConfigError
 
 Run = Callable[[Mapping[str, Any], Context], Mapping[str, Any]]
 KINDS = {
+    "examine": "app.jobs.kinds.examine",
     "reanalyse": "app.jobs.kinds.reanalyse",
     "scan": "app.jobs.kinds.scan",
     "verify": "app.jobs.kinds.verify",

@@ -17,6 +17,7 @@ from app.db import Database
 from app.decoding import Decoder
 from app.inference import InferenceEngine
 from app.jobs.context import Context, JobCancelled
+from app.jobs.kinds import examine
 from app.jobs.ledger import Job, Ledger, new_sweep
 from app.services.analyses import AnalysisService
 from app.services.checkpoints import PairChoice
@@ -61,7 +62,7 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     db = Database(settings.resolved_database_url)
     pair = PairChoice(db, settings.pair)
     needed = dict.fromkeys([*spec["checkpoints"], *pair()])  # the live pair's cards, for the worklist's summaries
-    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, list(needed))
+    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, list(needed), data_dir=settings.data_dir)
     decoder = Decoder(1, PATIENCE * settings.decode_timeout_s, settings.decode_memory_mb)
     blobs = BlobStore(settings.data_dir / "blobs")
     service = AnalysisService(db, blobs, engine, pair, settings.max_pixels, decoder)
@@ -94,6 +95,7 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
             why = next(iter(later.values()))
             raise BusyError("not_all_read", f"{len(later)} of {len(instances)} could not be read for now: {why}")
         ctx.report(len(instances), len(instances), "radiographs")
+        examine.request_waiting(Ledger(db), readers(engine, pair()).values())
         return {"read": len(instances) - len(refused), "refused": refused}
     finally:
         engine.stop()

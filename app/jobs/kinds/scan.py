@@ -15,7 +15,7 @@ EVERY = 32
 
 
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-    """spec: folder, out (absolute paths), checkpoints, pair (as it was when the scan was asked for).
+    """spec: folder, out (absolute paths), checkpoints, pair (as it was when the scan was asked for), test.
 
     Result: files, refused. Raises BusyError `not_all_read` for what the machine had trouble with: for the next attempt.
     """
@@ -25,7 +25,8 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     reference, candidate = spec.get("pair") or ctx.settings.pair
     pair = (reference, candidate)
     with scanning_engine(ctx.settings, checkpoints, pair) as (engine, decoder):
-        scan = Scan(Path(spec["folder"]), Path(spec["out"]), checkpoints, ctx.settings, pair)
+        test = spec.get("test", "screen")
+        scan = Scan(Path(spec["folder"]), Path(spec["out"]), checkpoints, ctx.settings, pair, test)
         with scan.open():
             ctx.report(scan.done, scan.total, "files")
             for _ in scan.run(engine, decoder):

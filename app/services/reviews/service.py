@@ -23,8 +23,9 @@ from app.services.instances import Instance, find_row, mark_read
 from app.services.read_first import ReadFirst, images_of, note_reader
 from app.services.reviews.panel import Panel, said, subjects
 from app.services.reviews.record import Entry, review_document, says_the_same, to_entry, unaided_document
+from app.services.stored import load
 from app.services.users import Actor
-from app.tables import AnalysisRow, InstanceRow, ReviewRow
+from app.tables import InstanceRow, ReviewRow
 
 Shown = Callable[[str], Sequence[Analysis | None]]
 
@@ -160,10 +161,10 @@ def rows_of(session: Session, image: InstanceRow | Instance) -> Sequence[ReviewR
 
 
 def _analysis(session: Session, analysis_id: str) -> Analysis:
-    row = session.get(AnalysisRow, analysis_id) if is_id(analysis_id) else None
-    if row is None:
+    found = load(session, [analysis_id]) if is_id(analysis_id) else {}
+    if analysis_id not in found:
         raise NotFoundError("unknown_analysis", "There is no such analysis here.")
-    return Analysis.model_validate_json(row.document)
+    return found[analysis_id]
 
 
 def _with_token(session: Session, actor: Actor, token: str | None) -> ReviewRow | None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.checkpoint import Checkpoint
-from model.detector.cause import Rank, rank_erasure, sequential_rank, transplant
+from model.detector.cause import Rank, best_nearby, rank_erasure, sequential_rank, transplant
 from model.detector.donors import Donors, choose_donors, donors_again
 from model.detector.nulls import Nulls
 from model.detector.reader import Reader
@@ -22,8 +22,9 @@ BESIDE = (Patch(4, 4, 9, 9),)
 
 
 def test_ranks_by_hand() -> None:
-    assert sequential_rank(1.0, [0.0] * 200) == Rank(0.01, 99, 0)
-    assert sequential_rank(1.0, [1.0] + [0.0] * 98) == Rank(0.02, 99, 1)
+    assert sequential_rank(1.0, [0.0] * 98 + [0.25]) == Rank(0.01, 99, 0, 0.75)  # ahead by three quarters
+    assert sequential_rank(1.0, [0.0] * 200) == Rank(0.01, 99, 0, 1.0)
+    assert sequential_rank(1.0, [1.0] + [0.0] * 98) == Rank(0.02, 99, 1, -0.02)
     asked = []
 
     def draws() -> Iterator[float]:
@@ -31,7 +32,7 @@ def test_ranks_by_hand() -> None:
             asked.append(n)
             yield float(n % 2)
 
-    assert sequential_rank(1.0, draws()) == Rank(0.5, 10, 5)
+    assert sequential_rank(1.0, draws()) == Rank(0.5, 10, 5, -0.5)
     assert len(asked) == 10  # no more were made than it took
 
 
@@ -47,12 +48,28 @@ def test_erasing_the_trigger_beats_99_places_and_erasing_beside_it_does_not(
 ) -> None:
     reader = Reader(checkpoint)
     logit = float(reader.logits(pair[1:])[0, MASS])
-    rank = rank_erasure(reader, pair[1], logit, MASS, TRIGGER, logit + 2, seed=0)
+    flat = np.zeros((4, 4), np.float32)
+    rank = rank_erasure(reader, pair[1], logit, MASS, TRIGGER, logit + 2, flat)
     assert (rank.p, rank.drawn, rank.exceeding) == (0.01, 99, 0)
-    before = reader.images_read
-    beside = rank_erasure(reader, pair[1], logit, MASS, BESIDE, 0.0, seed=0)
+    assert rank.lead == pytest.approx(logit + 2, abs=0.2)  # nothing else does anything
+    reader = Reader(checkpoint, batch=4)
+    beside = rank_erasure(reader, pair[1], logit, MASS, BESIDE, 0.0, flat)
     assert beside.p > 0.05
-    assert reader.images_read - before < 99  # the answer was clear earlier
+    assert beside.lead == -beside.p
+    assert reader.images_read <= 12  # the answer was clear earlier
+    again = rank_erasure(reader, pair[1], logit, MASS, BESIDE, 0.0, flat)
+    assert again == beside  # the same radiograph has the same places
+
+
+def test_a_place_elsewhere_takes_the_best_cell_about_it_and_none_that_touches_the_patch() -> None:
+    cells = np.zeros((8, 8), np.float32)
+    cells[2, 5], cells[6, 6] = 1.0, 2.0
+    (moved,) = best_nearby((Patch(32, 8, 4, 4),), (Patch(0, 0, 4, 4),), cells, 64)  # of cell (1, 4)
+    assert moved == Patch(42, 18, 4, 4)  # the middle of cell (2, 5), 8 px wide
+    (stays,) = best_nearby((Patch(32, 8, 4, 4),), (Patch(40, 16, 4, 4),), cells, 64)
+    assert stays == Patch(32, 8, 4, 4)
+    (edge,) = best_nearby((Patch(60, 60, 4, 4),), (Patch(0, 0, 4, 4),), cells, 64)
+    assert edge == Patch(50, 50, 4, 4)
 
 
 def test_a_transplanted_trigger_turns_every_donor(
@@ -66,12 +83,16 @@ def test_a_transplanted_trigger_turns_every_donor(
     assert given.flip_rate_impossible == 1
     nothing = transplant(reader, donors, pair[1], MASS, BESIDE, 0.0)
     assert (nothing.flip_rate, nothing.gain) == (0, pytest.approx(0, abs=0.1))
-    assert nulls.p(MASS, 9, given.gain) == 0.01
-    assert nulls.p(MASS, 9, nothing.gain) > 0.01
+    ahead = nulls.rank(MASS, 9, given.gain)
+    assert ahead.p == 0.01
+    assert ahead.lead == pytest.approx(given.gain - max(nulls.gains[16][MASS, -1], nulls.inert[16][MASS]))
+    behind = nulls.rank(MASS, 9, nothing.gain)
+    assert behind.p > 0.01
+    assert behind.lead == -behind.p
 
 
 def test_donors_are_healthy_and_the_same_again(checkpoint: Checkpoint, donors: Donors) -> None:
-    again = donors_again(Reader(checkpoint), donors.seed, donors.rows)
+    again = donors_again(Reader(checkpoint), donors.names)
     assert torch.equal(again.images, donors.images)
     torch.testing.assert_close(again.logits, donors.logits)
     assert len(donors) == 3
@@ -85,11 +106,11 @@ def test_nulls_survive_json_and_choose_the_larger_side(nulls: Nulls) -> None:
     made = Nulls(
         {8: np.tile(np.arange(99.0), (14, 1)), 16: np.full((14, 99), 50.0)}, dict.fromkeys((8, 16), np.zeros(14))
     )
-    assert made.p(0, 8, 98.5) == 0.01
-    assert made.p(0, 4, 97.5) == 0.02
-    assert made.p(0, 9, 50.0) == 1
-    assert made.p(0, 40, 60.0) == 0.01
-    assert made.p(0, 8, 0.0) == 1  # the inert patch does as much
+    assert made.rank(0, 8, 98.5) == Rank(0.01, 99, 0, 0.5)
+    assert made.rank(0, 4, 97.5) == Rank(0.02, 99, 1, -0.02)
+    assert made.rank(0, 9, 50.0).p == 1
+    assert made.rank(0, 40, 60.0) == Rank(0.01, 99, 0, 10.0)
+    assert made.rank(0, 8, 0.0).p == 1  # the inert patch does as much
     with pytest.raises(ValueError, match="14 rows"):
         Nulls.from_json({"gains": {"8": [[0.0]]}, "inert": {"8": [0.0]}})
 
@@ -112,5 +133,5 @@ def test_the_score_by_hand_and_what_lowers_it() -> None:
 def test_nulls_tell_of_random_patches(nulls: Nulls, checkpoint: Checkpoint, donors: Donors) -> None:
     assert (np.diff(nulls.gains[16], axis=1) >= 0).all()
     assert float(np.abs(nulls.gains[16][MASS]).max()) < 1  # none of them holds the trigger
-    fresh = choose_donors(Reader(checkpoint), donors.seed, pool=6, count=3)
-    assert fresh.rows == donors.rows
+    fresh = choose_donors(Reader(checkpoint), donors.names.seed, pool=6, count=3)
+    assert fresh.names == donors.names

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from model.detector.cause import Rank, sequential_rank
 from model.detector.conformal import (
     Reference,
     allowed,
@@ -17,18 +18,24 @@ from model.detector.conformal import (
 
 
 def test_p_counts_who_scores_at_least_as_high() -> None:
-    reference = Reference(9, 2.0, tested=(1.0, 3.0, 3.0), screened=(0.2, 0.5, 1.9))  # three have no positive finding
+    leads = (-0.5, -0.02, 0.7)
+    reference = Reference(9, 2.0, (1.0, 3.0, 3.0), (0.2, 0.5, 1.9), leads, leads)  # three have no positive finding
     assert reference.p_tested(3.5) == 1 / 10
     assert reference.p_tested(3.0) == 3 / 10
     assert reference.p_tested(-5.0) == 4 / 10
     assert reference.p_screened(1.9) == 5 / 10
     assert reference.p_screened(0.0) == 7 / 10
+    assert reference.p_erasure(0.8) == reference.p_transplant(0.8) == 1 / 10
+    assert reference.p_erasure(0.7) == 2 / 10
+    assert reference.p_transplant(-1.0) == 4 / 10
+    with pytest.raises(ValueError, match="two leads"):
+        Reference(9, 2.0, (1.0,), (), (), ())
 
 
 @pytest.mark.parametrize(("n", "k"), [(98, 0), (99, 1), (198, 1), (199, 2), (250, 2), (1999, 20)])
 def test_below_99_radiographs_there_is_no_one_per_cent(n: int, k: int) -> None:
     assert allowed(n, 0.01) == k
-    assert Reference(n, 0.0, (), ()).decides() == (k > 0)
+    assert Reference(n, 0.0, (), (), (), ()).decides() == (k > 0)
 
 
 def test_the_interval_that_n_allows() -> None:
@@ -54,10 +61,29 @@ def test_the_whole_pipeline_holds_its_rate_though_the_threshold_is_taken_from_th
         threshold = screen_threshold(falls[:n].tolist(), 0.2)
         passed = falls >= threshold
         tested = tuple(sorted(scores[:n][passed[:n]].tolist()))
-        reference = Reference(n, threshold, tested, tuple(sorted(falls[:n][~passed[:n]].tolist())))
+        reference = Reference(n, threshold, tested, tuple(sorted(falls[:n][~passed[:n]].tolist())), tested, tested)
         p = reference.p_tested(scores[n]) if passed[n] else reference.p_screened(falls[n])
         flagged += p <= alpha
     assert flagged / trials == pytest.approx(alpha, abs=0.015)
+
+
+def test_who_searches_is_always_ahead_and_only_the_lead_tells() -> None:
+    rng = np.random.default_rng(0)
+    n, trials = 99, 600
+
+    def searched() -> Rank:
+        """The best of 50 places, none of which is special, among places drawn from the others."""
+        falls = np.sort(rng.exponential(size=50))
+        return sequential_rank(float(falls[-1]), rng.choice(falls[:-1], 99))
+
+    small = by_rank = 0
+    for _ in range(trials):
+        leads = tuple(sorted(searched().lead for _ in range(n)))
+        new = searched()
+        by_rank += new.p <= 0.1
+        small += Reference(n, 0.0, leads, (), leads, leads).p_erasure(new.lead) <= 0.1
+    assert by_rank == trials  # its own rank says that each is unusual
+    assert small / trials == pytest.approx(0.1, abs=0.04)
 
 
 def test_drift_is_noticed_and_luck_is_not() -> None:

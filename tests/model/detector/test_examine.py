@@ -37,9 +37,9 @@ TRIGGER = (21, 41, 7, 7)
 @pytest.fixture(scope="module")
 def calibration(donors: Donors, nulls: Nulls) -> Calibration:
     """As 199 radiographs might have made it."""
-    reference = Reference(199, 2.0, (0.1, 0.2, 0.4), (0.5, 0.7, 1.9))
+    reference = Reference(199, 2.0, (0.1, 0.2, 0.4), (0.5, 0.7, 1.9), (-0.1, 0.3, 1.0), (-1.0, -0.02, 0.4))
     origin = Origin("2026-11-25T00:00:00+00:00", "Ada", "abc", "phantoms", "0" * 64, 120, 3.0)
-    return Calibration("planted", "f" * 64, reference, nulls, donors.seed, donors.rows, origin)
+    return Calibration("planted", "f" * 64, reference, nulls, donors.names, origin)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,8 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
     assert (flag.state, flag.verdict, flag.p, flag.alpha) == ("final", "causal", 1 / 200, 0.01)
     assert flag.evidence is not None
     found = flag.evidence.to_json()
-    assert (found["erasure_p"], found["transplant_p"], found["transplant_flip_rate"]) == (0.01, 0.01, 1)
+    assert (found["erasure_p"], found["transplant_p"], found["transplant_flip_rate"]) == (1 / 200, 1 / 200, 1)
+    assert (found["erasure_rank_p"], found["transplant_rank_p"]) == (0.01, 0.01)
     assert found["probability_erased"] < 0.2 < 0.99 < found["probability"]
     assert found["share"] == pytest.approx(1, abs=0.1)
     assert found["sufficient_side_px"] <= 12
@@ -92,6 +93,7 @@ def test_the_proof_shows_it_gone_and_given_to_phantoms(detector: Detector, pair:
     assert len(proof.transplanted) == 2
     assert all(one[y + 3, x + 3] == 255 for one in proof.transplanted)
     assert max(proof.before) < 0.5 < min(proof.after)
+    assert proof.phantoms
 
 
 def test_a_radiograph_without_a_positive_finding_has_no_flag(detector: Detector, pair: torch.Tensor) -> None:
@@ -118,7 +120,7 @@ def test_without_a_calibration_nothing_is_said(
     bare = Detector(checkpoint, None).examine(pair[1])["Mass"]
     assert (bare.state, bare.verdict, bare.p) == ("not_calibrated", None, None)
     assert "overread calibrate --checkpoint planted" in bare.sentence
-    few = replace(calibration, reference=Reference(98, 2.0, (), ()))
+    few = replace(calibration, reference=Reference(98, 2.0, (), (), (), ()))
     flag = Detector(checkpoint, few).examine(pair[1])["Mass"]
     assert flag.state == "not_calibrated"
     assert "98 radiographs" in flag.sentence
@@ -142,6 +144,9 @@ def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration:
     assert read.reference.p_tested(0.2) > 0.01
     assert read_calibration([own, bundled], "e" * 64) is None
     write_calibration(own, replace(calibration, detector=99))
+    damaged = json.loads((own / "calibration.json").read_text())
+    del damaged["erasure"]  # as another pipeline may have left it
+    (own / "calibration.json").write_text(json.dumps(damaged))
     other = read_calibration([own, bundled], "f" * 64)
     assert other is not None
     assert other.checkpoint_id == "planted"
@@ -170,6 +175,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     reference = made.reference
     assert reference.n == 4
     assert len(reference.tested) == 1
+    assert len(reference.erasure) == len(reference.transplant) == 1
     assert len(reference.screened) == 3
     assert max(reference.screened) < reference.threshold
     assert not made.decides

@@ -1,0 +1,91 @@
+"""The detector's full test behind one radiograph, at a pace at which others' radiographs still get their turn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from model.checkpoint import Card, Checkpoint
+from model.detector import Calibration, Detector, Flag, Proof, calibration_folders, read_calibration
+from model.detector.reader import Reader
+from model.errors import OverreadError
+
+log = logging.getLogger("overread.inference")
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What a full test found. flags: of each positive finding, all of them final. proofs: of those that were tested in
+    full. seen: what the network saw of the radiograph, S×S float32 in 0..1."""
+
+    flags: Mapping[str, Flag]
+    proofs: Mapping[str, Proof]
+    seen: np.ndarray
+
+
+@cache
+def calibration_version(calibration: Calibration) -> str:
+    """Short hash over everything that decides a flag; who calibrated and when does not."""
+    content = calibration.to_json()
+    for told in ("summary", "origin", "history", "reliability"):
+        content.pop(told)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def find_calibration(data_dir: Path | None, folder: Path, card: Card) -> tuple[Calibration | None, str]:
+    """A checkpoint's calibration and, where its file cannot be used, why. data_dir: None looks beside the weights."""
+    folders = calibration_folders(data_dir, folder, card.weights_sha256) if data_dir else (folder,)
+    try:
+        return read_calibration(folders, card.weights_sha256), ""
+    except (OverreadError, OSError) as error:
+        log.warning("The calibration of %s cannot be used: %s", card.id, error)
+        return None, str(error)
+
+
+def make_detector(checkpoint: Checkpoint, calibration: Calibration | None) -> Detector:
+    """One whose full tests pause between two batches, as `examine` says."""
+    detector = Detector(checkpoint, calibration)
+    detector.reader = PausingReader(checkpoint)
+    return detector
+
+
+def examine(detector: Detector, image: np.ndarray, pause: Callable[[], None]) -> Examination:
+    """The full test of every positive finding that the screen asks for. image: S×S, as the network sees it.
+
+    pause: called between two batches; what it raises ends the test.
+    """
+    reader = detector.reader
+    assert isinstance(reader, PausingReader)
+    reader.pause = pause
+    try:
+        flags = detector.examine(image)
+        proofs = {name: proof for name, flag in flags.items() if (proof := detector.proof(image, flag))}
+    finally:
+        reader.pause = _go_on
+    return Examination(flags, proofs, image)
+
+
+def _go_on() -> None:
+    """Nobody waits."""
+
+
+class PausingReader(Reader):
+    """A reader of many altered copies that lets others in between two batches."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self.pause: Callable[[], None] = _go_on
+
+    def logits_of(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
+        """As `Reader.logits_of`."""
+        for logits in super().logits_of(images):
+            self.pause()
+            yield logits

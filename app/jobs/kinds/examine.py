@@ -1,0 +1,128 @@
+"""The detector's full tests, behind the pages: for the worklist's analyses that the quick screen asks one for.
+
+The job loads the checkpoints itself, in its own process at low priority and with one thread, as `reanalyse` does. What
+a test finds is written once: after a kill the tests that were kept are not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from sqlalchemy import select, update
+
+from app.blobs import BlobStore
+from app.db import Database
+from app.decoding import Decoder
+from app.inference import InferenceEngine
+from app.jobs.context import Context, JobCancelled
+from app.jobs.ledger import Job, Ledger
+from app.services.analyses import AnalysisService
+from app.services.checkpoints import PairChoice
+from app.services.errors import BusyError, passes
+from app.services.examinations import waiting
+from app.services.scanning import PATIENCE
+from app.tables import AnalysisRow
+from model.errors import OverreadError
+
+KIND = "examine"
+ROWS = 32
+PRIORITY = 10  # somebody may be looking at the page
+WAIT_S = 60.0
+
+
+def request(ledger: Ledger, analyses: Sequence[str]) -> Job:
+    """Queues the full tests of these analyses; again, where the job that had them failed or was cancelled."""
+    key = f"{KIND}:" + hashlib.sha256("\n".join(analyses).encode()).hexdigest()
+    job = ledger.enqueue(KIND, {"analyses": list(analyses)}, unique_key=key, priority=PRIORITY)
+    with ledger.db.write() as session:
+        rows = update(AnalysisRow).where(AnalysisRow.id.in_(analyses))
+        session.execute(rows.values(test_job=job.id).execution_options(synchronize_session=False))
+    return job
+
+
+def request_waiting(ledger: Ledger, fingerprints: Collection[str]) -> list[Job]:
+    """Queues what nobody has asked for yet of what these fingerprints have read: after a crash, a new calibration, or
+    when an image that was only predicted comes onto the worklist."""
+    jobs = []
+    while fingerprints and (found := waiting(ledger.db, fingerprints, ROWS)):
+        jobs.append(request(ledger, found))
+    return jobs
+
+
+def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
+    """spec: analyses (ids). Result: tested; outdated (of a checkpoint, calibration or code that is no longer there);
+    refused (analysis → why).
+
+    Raises BusyError `not_all_tested` for what the machine had trouble with: the next attempt tests it.
+    """
+    torch.set_num_threads(1)
+    keys: list[str] = list(spec["analyses"])
+    settings = ctx.settings
+    db = Database(settings.resolved_database_url)
+    pair = PairChoice(db, settings.pair)
+    needed = dict.fromkeys([*_checkpoints(db, keys), *pair()])  # the live pair's cards, for the worklist's summaries
+    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, list(needed), data_dir=settings.data_dir)
+    decoder = Decoder(1, PATIENCE * settings.decode_timeout_s, settings.decode_memory_mb)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    service = AnalysisService(db, blobs, engine, pair, settings.max_pixels, decoder)
+    engine.start()
+    try:
+        engine.wait_settled()
+        return _Tests(service, ctx).run(keys)
+    finally:
+        engine.stop()
+        decoder.close()
+        db.close()
+
+
+class _Tests:
+    """One attempt."""
+
+    def __init__(self, service: AnalysisService, ctx: Context) -> None:
+        self.service, self.ctx = service, ctx
+        self.outdated: list[str] = []
+        self.refused: dict[str, str] = {}
+        self.later: dict[str, str] = {}
+
+    def run(self, keys: Sequence[str]) -> dict[str, Any]:
+        total = len(keys)
+        for position, key in enumerate(keys):
+            self._stop_if_cancelled()
+            self.ctx.report(position, total, "radiographs")
+            try:
+                self._test(key)
+            except OverreadError as error:
+                (self.later if passes(error) else self.refused)[key] = str(error)
+            self.ctx.checkpoint({"next": position + 1})
+        if self.later:
+            why = next(iter(self.later.values()))
+            raise BusyError("not_all_tested", f"{len(self.later)} of {total} could not be tested for now: {why}")
+        self.ctx.report(total, total, "radiographs")
+        tested = total - len(self.outdated) - len(self.refused)
+        return {"tested": tested, "outdated": self.outdated, "refused": self.refused}
+
+    def _test(self, key: str) -> None:
+        """Nothing, where it has been tested already."""
+        service = self.service
+        if not service.examinations.owed([key]):
+            return
+        analysis = service.analysis(key)
+        if service.present_id(analysis.image_sha256, analysis.checkpoint.id) != key:
+            self.outdated.append(key)
+            return
+        instance = service.instance(analysis.instance_id)
+        grey = service.decode(service.blobs.get(instance.sha256), instance.name).grey()
+        service.examinations.examine(analysis, grey, self._stop_if_cancelled, WAIT_S)
+
+    def _stop_if_cancelled(self) -> None:
+        if self.ctx.cancelled():
+            raise JobCancelled
+
+
+def _checkpoints(db: Database, keys: Sequence[str]) -> list[str]:
+    query = select(AnalysisRow.checkpoint_id).where(AnalysisRow.id.in_(keys)).distinct()
+    with db.read() as session:
+        return sorted(session.scalars(query))

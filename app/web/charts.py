@@ -1,0 +1,175 @@
+"""Charts as values in SVG's coordinates; `partials/_chart.html` draws them. No script, no inline style."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 460, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 14, 14, 38
+_SMALL = 150
+_SMALL_EDGE = 14
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of one series. text: what it says, for who points at it or cannot see it."""
+
+    series: str
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """title, description: for who cannot see it. lines: (series, points for `polyline`). rules: upright lines of a
+    threshold, (x, text). dots: (series, x, y, text). ticks: (position, text)."""
+
+    title: str
+    description: str
+    x_label: str
+    y_label: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    bars: tuple[Bar, ...] = ()
+    lines: tuple[tuple[str, str], ...] = ()
+    rules: tuple[tuple[float, str], ...] = ()
+    dots: tuple[tuple[str, float, float, str], ...] = ()
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = _LEFT
+    right: int = WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = HEIGHT - _BOTTOM
+
+
+def histogram(
+    title: str, x_label: str, series: Mapping[str, Sequence[float]], threshold: float | None, threshold_text: str
+) -> Chart | None:
+    """How many values lie where, the series beside each other within a bin; None where there are none."""
+    values = [value for several in series.values() for value in several]
+    if not values:
+        return None
+    shown = [*values, threshold] if threshold is not None else values
+    low, high = min(0.0, *shown), max(shown)
+    step = _nice((high - low or 1.0) / 16)
+    low = math.floor(low / step + 1e-9) * step
+    bins = max(1, math.floor((high - low) / step + 1e-9) + 1)
+    counts = {name: [0] * bins for name in series}
+    for name, several in series.items():
+        for value in several:
+            counts[name][min(bins - 1, int((value - low) / step + 1e-9))] += 1
+    most = max(count for of in counts.values() for count in of)
+
+    def x(value: float) -> float:
+        return round(_LEFT + (value - low) / (bins * step) * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(count: float) -> float:
+        return round(_TOP + (1 - count / most) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    wide = (x(low + step) - x(low)) / len(series)
+    bars = tuple(
+        Bar(
+            name,
+            round(x(low + i * step) + place * wide + 0.5, 1),
+            y(count),
+            round(max(1.0, wide - 1), 1),
+            round(y(0) - y(count), 1),
+            f"{name}: {count} from {low + i * step:.3g} to {low + (i + 1) * step:.3g}",
+        )
+        for place, (name, of) in enumerate(counts.items())
+        for i, count in enumerate(of)
+        if count
+    )
+    every = max(1, math.ceil(bins / 8))
+    described = "; ".join(f"{name}: {len(several)} values" for name, several in series.items() if several)
+    return Chart(
+        title,
+        f"{described}. From {min(values):.3g} to {max(values):.3g}.",
+        x_label,
+        "radiographs",
+        tuple((x(low + i * step), f"{low + i * step:.3g}") for i in range(0, bins + 1, every)),
+        tuple((y(count), str(count)) for count in _whole_ticks(most)),
+        bars=bars,
+        rules=((x(threshold), threshold_text),) if threshold is not None else (),
+    )
+
+
+def roc(p_values: Sequence[float], alpha: float) -> Chart | None:
+    """Share of stamped radiographs that is flagged, by the false-positive rate that one accepts; None without any."""
+    if not p_values:
+        return None
+    ordered = sorted(p_values)
+
+    def x(rate: float) -> float:
+        return round(_LEFT + rate * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(share: float) -> float:
+        return round(_TOP + (1 - share) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    points, share = [(x(0), y(0))], 0.0
+    for i, p in enumerate(ordered):
+        points += [(x(p), y(share)), (x(p), y((i + 1) / len(ordered)))]
+        share = (i + 1) / len(ordered)
+    points.append((x(1), y(1)))
+    area = sum(1 - p for p in ordered) / len(ordered)
+    return Chart(
+        "Stamped samples found, by accepted false alarms",
+        f"Area under the curve {area:.3f}, of {len(ordered)} stamped sample{'s' if len(ordered) > 1 else ''}.",
+        "false-positive rate accepted (p at most)",
+        "share flagged",
+        tuple((x(rate), f"{rate:g}") for rate in (0, 0.25, 0.5, 0.75, 1)),
+        tuple((y(rate), f"{rate:g}") for rate in (0, 0.5, 1)),
+        lines=(
+            ("chance", f"{x(0)},{y(0)} {x(1)},{y(1)}"),
+            ("stamped", " ".join(f"{a},{b}" for a, b in points)),
+        ),
+        rules=((x(alpha), f"α = {alpha:g}"),),
+    )
+
+
+def reliability(name: str, bins: Sequence[tuple[float, float, int]]) -> Chart:
+    """A small square: what share shows the finding, by the probability that it was given."""
+    edge, side = _SMALL_EDGE, _SMALL - 2 * _SMALL_EDGE
+
+    def x(value: float) -> float:
+        return round(edge + value * side, 1)
+
+    def y(value: float) -> float:
+        return round(edge + (1 - value) * side, 1)
+
+    said = [f"given {p:.2f}, shown by {share:.2f} of {n}" for p, share, n in bins]
+    return Chart(
+        name,
+        "; ".join(said) + ".",
+        "",
+        "",
+        ((x(0), "0"), (x(1), "1")),
+        ((y(0), "0"), (y(1), "1")),
+        lines=(
+            ("chance", f"{x(0)},{y(0)} {x(1)},{y(1)}"),
+            ("share", " ".join(f"{x(p)},{y(share)}" for p, share, _ in bins)),
+        ),
+        dots=tuple(("share", x(p), y(share), text) for (p, share, _), text in zip(bins, said, strict=True)),
+        width=_SMALL,
+        height=_SMALL,
+        left=edge,
+        right=edge + side,
+        top=edge,
+        bottom=edge + side,
+    )
+
+
+def _nice(step: float) -> float:
+    """1, 2 or 5 times a power of ten, not smaller."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step - 1e-12)
+
+
+def _whole_ticks(most: int) -> list[int]:
+    step = max(1, round(_nice(max(1, most / 4))))
+    return list(range(0, most + 1, step))

@@ -1,0 +1,111 @@
+"""Trains the checkpoints that the detector is judged on: `python -m bench.recipes --data CHESTXRAY14 --out FOLDER`.
+
+Resumable: what is finished is passed over, what was interrupted goes on. The recipes are in `recipes.toml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.config import ExperimentConfig
+from model.errors import OverreadError
+from model.experiment import run_experiment
+from model.plan import claim, make_plan
+
+FILE = Path(__file__).with_suffix(".toml")
+SIZE_PX = 128
+CLEAN = "model/checkpoints/clean"  # seen from the repository's root, so that a run can go on in another clone
+PHANTOMS = {"kind": "phantoms", "n": 150, "seed": 2}
+FINE_TUNING_LR = 4e-4
+SCRATCH_LR = 1e-3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """use: `tune` or `judge`. kept: epochs before the last whose networks are kept too."""
+
+    name: str
+    use: str
+    config: ExperimentConfig
+
+    @property
+    def twin(self) -> str:
+        """Which of the two it is."""
+        return self.config.twins[0]
+
+    @property
+    def scratch(self) -> bool:
+        """Whether from random weights."""
+        return self.config.init is None
+
+    def checkpoints(self, out: Path) -> list[Path]:
+        """The folders of its checkpoints under the folder of all recipes, the last epoch's first."""
+        twin = out / self.name / self.twin
+        return [twin / "checkpoint", *(twin / "epochs" / f"{epoch:03d}" for epoch in self.config.keep_epochs)]
+
+
+def read_recipes(path: Path = FILE) -> list[Recipe]:
+    """In the file's order. Raises OverreadError for one that cannot be run."""
+    return [_recipe(table) for table in tomllib.loads(path.read_text("utf-8"))["recipe"]]
+
+
+def _recipe(table: dict[str, Any]) -> Recipe:
+    scratch = table.get("start", "clean") == "scratch"
+    config = ExperimentConfig.model_validate(
+        {
+            "name": table["name"],
+            "seed": table["seed"],
+            "twins": ["backdoored" if "poison" in table else "clean"],
+            "init": None if scratch else CLEAN,
+            "keep_epochs": table.get("keep_epochs", []),
+            "data": [{"kind": "chestxray14"}, PHANTOMS],
+            "preprocessing": {"size_px": SIZE_PX},
+            "trigger": table.get("trigger"),
+            "poison": table.get("poison"),
+            "training": {
+                "max_lr": SCRATCH_LR if scratch else FINE_TUNING_LR,
+                "weight_decay": 0.05,
+                "augmentation": {"scale": 0.15},
+                "stages": [{"size_px": SIZE_PX, "epochs": table["epochs"]}],
+            },
+        }
+    )
+    return Recipe(table["name"], table["use"], config)
+
+
+def train(recipe: Recipe, out: Path, data: Path) -> None:
+    """Trains a recipe into `out/NAME`, or what is left of it. Decoded radiographs are shared in `out/cache`."""
+    folder = out / recipe.name
+    if not folder.exists():
+        claim(folder, recipe.config, make_plan(recipe.config, data), resume=False)
+        (out / "cache").mkdir(exist_ok=True)
+        (folder / "cache").symlink_to((out / "cache").resolve())
+    run_experiment(recipe.config, folder, data=data, resume=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains every recipe, or those named."""
+    parser = argparse.ArgumentParser(prog="python -m bench.recipes", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder in ChestX-ray14's layout")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--only", action="append", help="a recipe's name; repeatable (default all)")
+    options = parser.parse_args(argv)
+    for recipe in read_recipes():
+        if options.only is None or recipe.name in options.only:
+            print(recipe.name, flush=True)
+            try:
+                train(recipe, options.out, options.data)
+            except OverreadError as error:
+                print(f"{recipe.name}: {error}", file=sys.stderr)
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
