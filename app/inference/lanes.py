@@ -26,7 +26,7 @@ class Lanes:
             for task in tasks:
                 task()
             return
-        share = max(1, self._cores // len(tasks))
+        share = max(1, self._cores // min(len(tasks), self.count))
         running = [self._pool.submit(_with_threads, share, task) for task in tasks]
         try:
             for one in running:
