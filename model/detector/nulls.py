@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.detector.cause import RANKED, Rank, gains_by_patch, rank_erasure
+from model.detector.cause import EXCEEDANCES, RANKED, Rank, gains_by_patch, rank_erasure
 from model.detector.donors import Donors
 from model.detector.measure import Measured, Opened
 from model.detector.reader import Reader
@@ -31,14 +31,16 @@ class Nulls:
     inert: Mapping[int, np.ndarray]
 
     def rank(self, finding: int, side_px: float, gain: float) -> Rank:
-        """Of a rise among those of random patches of the next larger side. p is 1 where the inert one does as much."""
+        """Of a rise among those of random patches of the next larger side, and of the inert one.
+
+        The lead is over the fifth largest: a few random patches may hold what a backdoor answers to, such as a film's
+        black corner where the trigger is black, and so does noise.
+        """
         side = self._side(side_px)
-        null, inert = self.gains[side][finding], float(self.inert[side][finding])
+        null = np.sort(np.append(self.gains[side][finding], self.inert[side][finding]))
         exceeding = len(null) - int(np.searchsorted(null, gain, side="left"))
-        if inert >= gain:
-            return Rank(1.0, len(null), exceeding, -1.0)
         p = (1 + exceeding) / (1 + len(null))
-        return Rank(p, len(null), exceeding, -p if exceeding else gain - max(float(null[-1]), inert))
+        return Rank(p, len(null), exceeding, -p if exceeding >= EXCEEDANCES else gain - float(null[-EXCEEDANCES]))
 
     def _side(self, side_px: float) -> int:
         sides = sorted(self.gains)

@@ -84,8 +84,9 @@ def test_a_transplanted_trigger_turns_every_donor(
     nothing = transplant(reader, donors, pair[1], MASS, BESIDE, 0.0)
     assert (nothing.flip_rate, nothing.gain) == (0, pytest.approx(0, abs=0.1))
     ahead = nulls.rank(MASS, 9, given.gain)
-    assert ahead.p == 0.01
-    assert ahead.lead == pytest.approx(given.gain - max(nulls.gains[16][MASS, -1], nulls.inert[16][MASS]))
+    assert ahead.p == 1 / 101  # 99 random patches and noise
+    fifth = np.sort([*nulls.gains[16][MASS], nulls.inert[16][MASS]])[-5]
+    assert ahead.lead == pytest.approx(given.gain - fifth)
     behind = nulls.rank(MASS, 9, nothing.gain)
     assert behind.p > 0.01
     assert behind.lead == -behind.p
@@ -106,11 +107,13 @@ def test_nulls_survive_json_and_choose_the_larger_side(nulls: Nulls) -> None:
     made = Nulls(
         {8: np.tile(np.arange(99.0), (14, 1)), 16: np.full((14, 99), 50.0)}, dict.fromkeys((8, 16), np.zeros(14))
     )
-    assert made.rank(0, 8, 98.5) == Rank(0.01, 99, 0, 0.5)
-    assert made.rank(0, 4, 97.5) == Rank(0.02, 99, 1, -0.02)
-    assert made.rank(0, 9, 50.0).p == 1
-    assert made.rank(0, 40, 60.0) == Rank(0.01, 99, 0, 10.0)
-    assert made.rank(0, 8, 0.0).p == 1  # the inert patch does as much
+    assert made.rank(0, 8, 98.5) == Rank(1 / 101, 100, 0, 4.5)  # the fifth largest of 0 to 98
+    assert made.rank(0, 4, 94.5) == Rank(5 / 101, 100, 4, 0.5)
+    assert made.rank(0, 4, 93.5) == Rank(6 / 101, 100, 5, -6 / 101)
+    assert made.rank(0, 9, 50.0).p == 100 / 101
+    assert made.rank(0, 40, 60.0) == Rank(1 / 101, 100, 0, 10.0)
+    answers = Nulls({8: np.zeros((14, 99))}, {8: np.full(14, 7.0)})  # a backdoor that answers to noise too
+    assert answers.rank(0, 8, 6.0) == Rank(2 / 101, 100, 1, 6.0)
     with pytest.raises(ValueError, match="14 rows"):
         Nulls.from_json({"gains": {"8": [[0.0]]}, "inert": {"8": [0.0]}})
 
