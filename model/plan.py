@@ -12,6 +12,8 @@ from model.poison import PoisonedView, poisoned_view
 from model.preprocess import Preprocessing
 from model.trigger import at_size, require_survival
 
+_CLAIMING = {"data.sha256", ".data.sha256.partial", ".config.toml.partial"}  # what `claim` writes before config.toml
+
 
 def gather(config: ExperimentConfig, data: Path | None = None) -> Radiographs:
     """The radiographs of an experiment; `data` overrides the folder of a ChestX-ray14 source.
@@ -75,16 +77,20 @@ def make_plan(config: ExperimentConfig, data: Path | None = None) -> Plan:
 def claim(out: Path, config: ExperimentConfig, plan: Plan, resume: bool) -> None:
     """Makes the run folder this run's. Raises ConfigError `output_not_empty`, `other_config`, `other_data`."""
     written, data = out / "config.toml", out / "data.sha256"
-    if out.is_dir() and any(out.iterdir()):
-        if not resume:
-            raise ConfigError("output_not_empty", f"{out} is not empty: choose another folder, or --resume.")
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if there and not resume:
+        raise ConfigError("output_not_empty", f"{out} is not empty: choose another folder, or --resume.")
+    if there - _CLAIMING:  # else a run that was killed in its first moment
         if not (written.is_file() and data.is_file()) or load_config(str(written)) != config:
             raise ConfigError("other_config", f"{out} holds a run of another configuration: choose another folder.")
         if data.read_text("utf-8").strip() != plan.fingerprint:
             raise ConfigError("other_data", f"The radiographs are not those that the run in {out} began with.")
+        return
     out.mkdir(parents=True, exist_ok=True)
-    written.write_text(config.to_toml(), "utf-8")
-    data.write_text(plan.fingerprint + "\n", "utf-8")
+    for path, text in ((data, plan.fingerprint + "\n"), (written, config.to_toml())):
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
 
 
 def input_sizes(config: ExperimentConfig) -> list[int]:
