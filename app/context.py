@@ -23,6 +23,8 @@ from app.services.analyses import AnalysisService
 from app.services.audit import AuditService
 from app.services.background import BackgroundReader
 from app.services.checkpoints import PairChoice, list_checkpoints
+from app.services.experiments.service import ExperimentService
+from app.services.experiments.sweeps import SweepService
 from app.services.exports import ExportService
 from app.services.read_first import ReadFirst
 from app.services.reviews import ReviewService
@@ -71,6 +73,8 @@ class Services:
         self.audit = AuditService(self.db)
         self.reviews = ReviewService(self.db, self.audit, self.analyses.shown, self.read_first)
         self.exports = ExportService(self.analyses, self.reviews)
+        self.experiments = ExperimentService(self.db, self.jobs, settings)
+        self.sweeps = SweepService(self.experiments)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
         self._wants_samples = settings.samples and self.studies.is_empty()
