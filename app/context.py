@@ -111,6 +111,19 @@ class Services:
         self.audit.note(actor, "checkpoints.pair", candidate, {"reference": reference, "candidate": candidate})
         self.background.pair_changed()
 
+    def make_live(self, experiment_id: str, twin: str, role: str, actor: Actor) -> tuple[str, str]:
+        """Makes a run's twin the live `candidate` or `reference`, registered first where it is not; the new pair.
+
+        Raises NotFoundError `unknown_experiment`, `no_checkpoint`; InvalidError `same_checkpoint`.
+        """
+        one = self.experiments.get(experiment_id)
+        known = self.experiments.registered(one).get(twin)
+        chosen = known or self.experiments.register(experiment_id, twin).id
+        reference, candidate = self.pair
+        pair = (chosen, candidate) if role == "reference" else (reference, chosen)
+        self.choose_pair(*pair, actor)
+        return pair
+
     @property
     def pending(self) -> bool:
         """Whether the worklist is about to change by itself."""

@@ -50,7 +50,7 @@ def work_off(service: ExperimentService) -> None:
         run_attempt(service.ledger, claimed.id, claimed.attempt, service.settings)
 
 
-def until(done: Callable[[], object], limit_s: float = 180) -> None:
+def until(done: Callable[[], object], limit_s: float = 300) -> None:
     end = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < end, "it took too long"

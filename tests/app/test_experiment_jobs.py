@@ -73,12 +73,12 @@ def test_kills_at_random_change_no_weight(service: ExperimentService, settings: 
     whole = run_experiment(ExperimentConfig.model_validate(TINY), tmp_path / "tiny")
     one = asked(service, TINY)
     kills = 0
-    while kills < 3:
+    while kills < 2:
         with worker_process(settings) as process:
             seen = service.ledger.get(one.job.id).attempt
             until(lambda seen=seen: service.ledger.get(one.job.id).attempt > seen)
             until(lambda: service.live(service.get(one.id)) or service.ledger.get(one.job.id).state.ended)
-            time.sleep(0.3 * kills)
+            time.sleep(0.4 * kills)
             process.kill()
             process.wait()
         kills += 1
@@ -92,7 +92,7 @@ def test_kills_at_random_change_no_weight(service: ExperimentService, settings: 
 
 
 def test_cancel_within_five_seconds_without_orphans_and_resume(service: ExperimentService, settings: Settings) -> None:
-    one = asked(service, {**long(), "data": [{"kind": "phantoms", "n": 200, "seed": 4, "size_px": 128}]})
+    one = asked(service, {**long(), "data": [{"kind": "phantoms", "n": 72, "seed": 4, "size_px": 64}]})
     with worker_process(settings) as process:
         family: set[int] = set()
 

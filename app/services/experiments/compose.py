@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from app.inference import scan
 from app.services.errors import InvalidError
 from app.settings import Settings
-from model.config import ChestXray14Source, ExperimentConfig, load_config, preset_names
+from model.config import ChestXray14Source, ExperimentConfig, PhantomSource, load_config, preset_names
 from model.errors import ConfigError, DataError, OverreadError, TriggerError
 from model.plan import Plan, make_plan
+
+MOST_PHANTOMS = 50_000
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def compose(settings: Settings, request: Request) -> ExperimentConfig:
             base["data"] = [{"kind": "chestxray14"}]
         config = ExperimentConfig.model_validate(base)
         _check_sources(settings, config, request.dataset)
+        _check_sizes(config)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -115,6 +118,14 @@ def _wants_folder(base: Mapping[str, Any]) -> bool:
     return isinstance(sources, list | tuple) and any(
         isinstance(source, Mapping) and source.get("kind") == "chestxray14" for source in sources
     )
+
+
+def _check_sizes(config: ExperimentConfig) -> None:
+    """More than this would keep the request itself waiting."""
+    sets = [source for source in config.data if isinstance(source, PhantomSource)]
+    drawn = sum(one.n for one in (*sets, config.test_phantoms, config.pretraining) if one is not None)
+    if drawn > MOST_PHANTOMS:
+        raise InvalidError("too_many", f"{drawn} phantoms are more than {MOST_PHANTOMS}: run this with overread train.")
 
 
 def _check_sources(settings: Settings, config: ExperimentConfig, dataset: str) -> None:
