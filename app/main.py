@@ -23,8 +23,10 @@ from app.settings import Settings
 from app.telemetry import Metrics, Observe
 from app.web import audit, docs, export, sign_in, studies, worklist
 from app.web import checkpoints as checkpoint_pages
+from app.web import experiments as experiment_pages
 from app.web import jobs as jobs_page
 from app.web import reviews as decisions
+from app.web import sweeps as sweep_pages
 from app.web.render import STATIC
 from model.checkpoint import NOTICE
 
@@ -70,7 +72,18 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
         predictions, api_studies, analyses, instances, reviews, checkpoints, experiments, sweeps, jobs,
     ):  # fmt: skip
         app.include_router(part.router, prefix="/api/v1", dependencies=closed)
-    for other in (docs, worklist, studies, decisions, export, audit, checkpoint_pages, jobs_page):
+    for other in (
+        docs,
+        worklist,
+        studies,
+        decisions,
+        export,
+        audit,
+        checkpoint_pages,
+        experiment_pages,
+        sweep_pages,
+        jobs_page,
+    ):
         app.include_router(other.router, dependencies=closed)
     app.include_router(operations.metrics_router, dependencies=closed)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

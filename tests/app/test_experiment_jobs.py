@@ -73,11 +73,15 @@ def test_kills_at_random_change_no_weight(service: ExperimentService, settings: 
     whole = run_experiment(ExperimentConfig.model_validate(TINY), tmp_path / "tiny")
     one = asked(service, TINY)
     kills = 0
+
+    def ended() -> bool:
+        return service.ledger.get(one.job.id).state.ended
+
     while kills < 2:
         with worker_process(settings) as process:
             seen = service.ledger.get(one.job.id).attempt
-            until(lambda seen=seen: service.ledger.get(one.job.id).attempt > seen)
-            until(lambda: service.live(service.get(one.id)) or service.ledger.get(one.job.id).state.ended)
+            until(lambda seen=seen: service.ledger.get(one.job.id).attempt > seen or ended())
+            until(lambda: service.live(service.get(one.id)) or ended())
             time.sleep(0.4 * kills)
             process.kill()
             process.wait()

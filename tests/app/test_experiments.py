@@ -96,7 +96,7 @@ def test_what_came_of_it_can_be_had_and_registered_and_made_the_candidate(
     assert len(list(csv.DictReader(io.StringIO(manifest.text)))) > 0
     for name in one["files"]:
         assert client.get(f"{url}/files/{name}").status_code == 200
-    for name in ("../../overread.sqlite3", "backdoored%2F..%2Fconfig.toml", "cache", "/etc/passwd", ".lock", "state.pt"):
+    for name in ("../../overread.sqlite3", "backdoored%2F..%2Fconfig.toml", "cache", "/etc/passwd", ".lock"):
         assert client.get(f"{url}/files/{name}").status_code == 404
 
     registered = client.post(f"{url}/checkpoints", json={"twin": "backdoored", "id": "mine"})
