@@ -66,12 +66,20 @@ def make_plan(config: ExperimentConfig, data: Path | None = None) -> Plan:
         for size in input_sizes(config) if config.trigger.frame == "input" else []:
             fitted = at_size(config.trigger, size, config.preprocessing.size_px)
             require_survival(fitted, preprocessing_at(config, size), size, size)
-        for shape in {training.grey(row).shape for row in range(min(8, len(training)))}:
+        for shape in {_shape(training, row) for row in range(min(8, len(training)))}:
             require_survival(config.trigger, config.preprocessing, *shape)
     poisoned = None
     if config.poison is not None and "backdoored" in config.twins:
         poisoned = poisoned_view(training, config.poison, config.seed)
     return Plan(training, validation, poisoned, tests, radiographs.fingerprint())
+
+
+def _shape(radiographs: Radiographs, row: int) -> tuple[int, int]:
+    source = radiographs.sources[row]
+    if isinstance(source, tuple):
+        return source[2], source[2]
+    height, width = radiographs.grey(row).shape
+    return height, width
 
 
 def claim(out: Path, config: ExperimentConfig, plan: Plan, resume: bool) -> None:
