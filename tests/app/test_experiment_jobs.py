@@ -56,8 +56,7 @@ def test_a_job_trains_what_overread_train_trains(service: ExperimentService, tmp
     assert isinstance(figures["accepted"], bool)
     assert service.report(one) == report
     assert one.job.progress is not None and one.job.progress.note.startswith("% · ")
-    pace = service.pace()
-    assert pace is not None and set(pace) == {"prepare", "train", "read"} and min(pace.values()) > 0
+    assert one.job.result["pace"] == {} and service.pace() is None  # too short a run to tell from
     assert service.live(one) is None
     curve = service.curve(one)
     assert [record["epoch"] for record in curve.epochs["backdoored"]] == [1, 2] and curve.losses["clean"]

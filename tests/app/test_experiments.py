@@ -190,8 +190,14 @@ def test_the_estimate(client: TestClient) -> None:
     assert not guess["measured"] and 60 < guess["seconds"] < 3600 and guess["fits"]
     assert sum(phase["share"] for phase in guess["phases"]) == pytest.approx(1, abs=0.01)
     assert guess["poisoned_rows"] == round(0.1 * guess["training_rows"])
-    finished(client)
-    assert client.post(f"{API}/experiments/estimate", json={"preset": "quick"}).json()["measured"]
+    one = client.post(f"{API}/experiments", json={"config": TINY}).json()
+    claimed = service(client).ledger.claim()
+    assert claimed.id == one["job_id"]
+    service(client).ledger.finish(claimed.id, claimed.attempt, {**RESULT, "pace": {"train": 2.0}})
+    measured = client.post(f"{API}/experiments/estimate", json={"preset": "quick"}).json()
+    training = sum(phase["share"] for phase in guess["phases"] if "raining" in phase["name"])
+    assert measured["measured"]
+    assert measured["seconds"] == pytest.approx(guess["seconds"] * (1 + training), rel=0.01)
 
 
 def test_pages_of_the_list(client: TestClient) -> None:

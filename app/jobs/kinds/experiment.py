@@ -31,7 +31,8 @@ from model.training import Progress
 KIND = "experiment"
 _ALONE_S = 20.0  # for the attempt before to leave the folder
 _TELL_S = 1.0
-_ENOUGH_S = 3.0  # of a kind of work, before its pace is believed
+_ENOUGH_S = 3.0  # of a kind of work, before its pace is believed for the time left
+_TELLING_S = 20.0  # of the reference's work, before its pace is believed for other runs
 
 
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
@@ -129,8 +130,9 @@ class _Teller:
             self._path.unlink(missing_ok=True)
 
     def pace(self) -> dict[str, float]:
-        """Seconds for one of the reference, by kind of work."""
-        return {kind: round(self._spent[kind] / self._worth[kind], 3) for kind in self._spent if self._worth[kind]}
+        """Seconds for one of the reference, by kind of work; of what was too little to tell, nothing."""
+        enough = [kind for kind, worth in self._worth.items() if worth >= _TELLING_S]
+        return {kind: round(self._spent[kind] / self._worth[kind], 3) for kind in enough}
 
     @property
     def _name(self) -> str:
