@@ -71,6 +71,10 @@ def make_plan(config: ExperimentConfig, data: Path | None = None) -> Plan:
     poisoned = None
     if config.poison is not None and "backdoored" in config.twins:
         poisoned = poisoned_view(training, config.poison, config.seed)
+    rows = len(training) if poisoned is None or "clean" in config.twins else len(poisoned.rows)
+    largest = max(stage.batch_size for stage in config.training.stages)
+    if rows < largest:
+        raise ConfigError("bad_training", f"{rows} training rows do not fill one batch of {largest}.")
     return Plan(training, validation, poisoned, tests, radiographs.fingerprint())
 
 

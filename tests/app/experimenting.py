@@ -54,4 +54,4 @@ def until(done: Callable[[], object], limit_s: float = 300) -> None:
     end = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
+        time.sleep(0.2)

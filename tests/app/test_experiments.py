@@ -171,6 +171,12 @@ def test_a_data_set_of_the_server_by_its_name_and_never_by_a_path(client: TestCl
         ({"preset": "smoke", "trigger": {"frame": "source", "size_px": 1}}, "does_not_survive"),
         ({"preset": "smoke", "accept": "whatever"}, "bad_rule"),
         ({"config": {**TINY, "data": [{"kind": "phantoms", "n": 999_999, "seed": 1}]}}, "too_many"),
+        ({"config": {**TINY, "seed": 2**40}}, "bad_config"),
+        ({"config": {**TINY, "training": {"stages": [{"size_px": 32, "epochs": 10**9}]}}}, "bad_config"),
+        (
+            {"config": {**TINY, "training": {"stages": [{"size_px": 32, "epochs": 1, "batch_size": 99}]}}},
+            "bad_training",
+        ),
         ({"preset": "smoke", "name": "../x"}, "bad_request"),
         ({"preset": "smoke", "seed": -1}, "bad_request"),
         ({"preset": "smoke", "priority": 1000}, "bad_request"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from model.errors import ConfigError, DataError, OverreadError, TriggerError
 from model.plan import Plan, make_plan
 
 MOST_PHANTOMS = 50_000
+MOST_EPOCHS = 10_000
+MOST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,14 @@ def _wants_folder(base: Mapping[str, Any]) -> bool:
 
 
 def _check_sizes(config: ExperimentConfig) -> None:
-    """More than this would keep the request itself waiting."""
+    """More than this would keep the request itself waiting, or means nothing; and a database keeps finite numbers."""
+    try:
+        json.dumps(config.model_dump(mode="json"), allow_nan=False)
+    except ValueError as error:
+        raise InvalidError("bad_config", "The configuration has a number that is not finite.") from error
+    stages = (*config.training.stages, *(config.pretraining.stages if config.pretraining else ()))
+    if config.seed > MOST_SEED or sum(stage.epochs for stage in stages) > MOST_EPOCHS:
+        raise InvalidError("bad_config", f"A seed is at most {MOST_SEED}, and a run has at most {MOST_EPOCHS} epochs.")
     sets = [source for source in config.data if isinstance(source, PhantomSource)]
     drawn = sum(one.n for one in (*sets, config.test_phantoms, config.pretraining) if one is not None)
     if drawn > MOST_PHANTOMS:

@@ -26,7 +26,7 @@ from app.services.experiments.results import MEASURES, Figure, figure, test_of
 from app.services.experiments.service import Experiment, ExperimentService
 from app.services.ids import is_id
 from app.services.users import Actor
-from app.tables import ExperimentRow, SweepRow, utc
+from app.tables import ExperimentRow, JobRow, SweepRow, utc
 from model.config import ExperimentConfig
 from model.trigger import Trigger
 
@@ -139,7 +139,7 @@ class SweepService:
         """Raises NotFoundError `unknown_sweep`."""
         with self._db.read() as session:
             row = _row(session, sweep_id)
-        return _sweep(row, self.runs(sweep_id))
+            return _sweep(row, _counts(session, [sweep_id]))
 
     def runs(self, sweep_id: str) -> list[Experiment]:
         """In the order of the grid."""
@@ -150,12 +150,8 @@ class SweepService:
         query = select(SweepRow).order_by(SweepRow.created_at.desc(), SweepRow.id.desc()).limit(limit)
         with self._db.read() as session:
             rows = list(session.scalars(query))
-        return [_sweep(row, self.runs(row.id)) for row in rows]
-
-    def count(self) -> int:
-        """All that there are."""
-        with self._db.read() as session:
-            return session.scalar(select(func.count()).select_from(SweepRow)) or 0
+            counts = _counts(session, [row.id for row in rows])
+        return [_sweep(row, counts) for row in rows]
 
     def cancel(self, sweep_id: str) -> Sweep:
         """Every run that waits or runs."""
@@ -271,8 +267,17 @@ def _row(session: Session, sweep_id: str) -> SweepRow:
     return row
 
 
-def _sweep(row: SweepRow, runs: Sequence[Experiment]) -> Sweep:
-    counts: dict[str, int] = {}
-    for run in runs:
-        counts[run.job.state.value] = counts.get(run.job.state.value, 0) + 1
-    return Sweep(row.id, row.name, row.grid, utc(row.created_at), row.created_by, counts)
+def _counts(session: Session, sweep_ids: Sequence[str]) -> dict[tuple[str, str], int]:
+    """(sweep, state) → runs."""
+    query = (
+        select(ExperimentRow.sweep_id, JobRow.state, func.count())
+        .join(JobRow, JobRow.id == ExperimentRow.job_id)
+        .where(ExperimentRow.sweep_id.in_(sweep_ids))
+        .group_by(ExperimentRow.sweep_id, JobRow.state)
+    )
+    return {(str(sweep_id), state): count for sweep_id, state, count in session.execute(query)}
+
+
+def _sweep(row: SweepRow, counts: Mapping[tuple[str, str], int]) -> Sweep:
+    mine = {state.value: counts[row.id, state.value] for state in JobState if (row.id, state.value) in counts}
+    return Sweep(row.id, row.name, row.grid, utc(row.created_at), row.created_by, mine)
