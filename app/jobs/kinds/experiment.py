@@ -22,7 +22,7 @@ from app.services.errors import BusyError
 from app.services.experiments.compose import resolved
 from app.services.experiments.places import live_file, place_of
 from app.services.experiments.results import headline
-from model.errors import ConfigError, DataError, TrainingError, TriggerError
+from model.errors import ConfigError, DataError, OverreadError, TrainingError, TriggerError
 from model.experiment import Phase, phases, run_experiment
 from model.network import resolve_device
 from model.plan import make_plan
@@ -61,12 +61,17 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
         except TrainingError as error:
             if error.code == "cancelled":
                 raise JobCancelled from error
-            raise JobFailed(error.code, str(error)) from error
+            raise _failed(error, home) from error
         except (ConfigError, DataError, TriggerError) as error:
-            raise JobFailed(error.code, str(error)) from error
+            raise _failed(error, home) from error
     teller.end()
     result = headline(report)
     return {**result, "pace": teller.pace() if fresh else None}
+
+
+def _failed(error: OverreadError, home: Path) -> JobFailed:
+    """For people who know runs by their pages, not by their folders."""
+    return JobFailed(error.code, str(error).replace(str(home), "the run's folder"))
 
 
 @contextmanager
