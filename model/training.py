@@ -335,7 +335,7 @@ def _save_state(
 
 
 def _full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind it: torch then fails with what it finds out of place while it handles that error."""
+    """Whether a full disk is behind it: torch then fails with what it finds out of place while it handles that."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

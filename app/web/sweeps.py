@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -111,7 +112,7 @@ def lines(sweep: Sweep, cells: list[Cell]) -> list[Chart]:
             drawn = _lines(sweep, cells, axis, values, measure)
             if drawn:
                 title = f"{words} by {AXES[axis].removesuffix(' (px)')}"
-                made.append(Chart(title, AXES[axis].removesuffix(" (px)"), tuple(drawn), ticks))
+                made.append(Chart(title, AXES[axis].removesuffix(" (px)"), tuple(drawn), ticks, room=0.3))
     return made
 
 
@@ -126,6 +127,11 @@ def _lines(sweep: Sweep, cells: list[Cell], axis: str, values: list[Any], measur
             points.append(Point(float(values.index(cell.at[axis])), one.value, low, high))
     several = [(name, sorted(points, key=lambda point: point.x)) for name, points in found.items() if points]
     return [
-        Line(name or "all", tuple(points), place % _MOST_LINES, place % _MOST_LINES)
-        for place, (name, points) in enumerate(several[: 2 * _MOST_LINES])
+        Line(name or "all", tuple(_beside(point, place, len(several)) for point in points), *[place % _MOST_LINES] * 2)
+        for place, (name, points) in enumerate(several)
     ]
+
+
+def _beside(point: Point, place: int, lines: int) -> Point:
+    """A little to the side, so that the intervals of several lines do not hide each other."""
+    return replace(point, x=point.x + (place - (lines - 1) / 2) * min(0.06, 0.3 / lines))

@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 _WIDTH, _HEIGHT = 420, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 12, 12, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 14, 12, 30
 _END = _WIDTH - _RIGHT
 _DASHES = ("", "5 4", "2 3", "9 3 2 3", "12 4", "1 5")
 _MANY = 60  # points of a line that are no longer marked one by one
@@ -50,13 +50,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """x_ticks: (x, text); by default round numbers. y: the ends of the axis; by default of what is drawn."""
+    """x_ticks: (x, text); by default round numbers. y: the ends of the axis; None: of what is drawn. room: left free on
+    both sides, in units of x.
+    """
 
     title: str
     x_title: str
     lines: tuple[Line, ...]
     x_ticks: tuple[tuple[float, str], ...] = ()
     y: tuple[float, float] | None = (0.0, 1.0)
+    room: float = 0.0
 
     @property
     def svg(self) -> Markup:
@@ -116,6 +119,7 @@ def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
 def _draw(chart: Chart) -> Markup:
     points = [point for line in chart.lines for point in line.points]
     left, right = _ends([point.x for point in points] + [x for x, _ in chart.x_ticks])
+    left, right = left - chart.room, right + chart.room
     bottom, top = chart.y or _around([point.y for point in points])
 
     def x(value: float) -> float:
