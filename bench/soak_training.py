@@ -154,8 +154,8 @@ def main() -> None:
     """Prints the report, and fails where it is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=4, help="of each of the two stages")
-    parser.add_argument("--longest-s", type=float, default=20.0)
+    parser.add_argument("--epochs", type=int, default=10, help="of each of the two stages")
+    parser.add_argument("--longest-s", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="overread-soak-") as folder:

@@ -325,13 +325,13 @@ def _wait(service: ExperimentService, ids: list[str]) -> None:
         while True:
             jobs = service.ledger.several([service.get(one).job.id for one in ids])
             ended = sum(job.state.ended for job in jobs.values())
-            if ended == len(ids):
-                return
             note = next((job.progress.note for job in jobs.values() if job.progress and not job.state.ended), "")
             line = f"{ended} of {len(ids)} ended" + (f"; {note.removeprefix('% · ')}" if note else "")
             if line != told:
                 print(line, file=sys.stderr)
                 told = line
+            if ended == len(ids):
+                return
             time.sleep(0.5)
 
 
