@@ -59,6 +59,7 @@ bench-detector: setup
 
 soak: setup
 	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.soak_training
 
 lock:
 	$(BIN)/python -m uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \

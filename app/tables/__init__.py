@@ -2,6 +2,7 @@
 
 from app.tables.audit import AuditRow
 from app.tables.base import Base, now, utc
+from app.tables.experiments import ExperimentRow, SweepRow
 from app.tables.jobs import JobEventRow, JobRow
 from app.tables.reviews import ReadFirstRow, ReviewRow, StudyReaderRow
 from app.tables.settings import SettingRow
@@ -13,6 +14,7 @@ __all__ = [
     "AuditRow",
     "Base",
     "ExaminationRow",
+    "ExperimentRow",
     "InstanceRow",
     "JobEventRow",
     "JobRow",
@@ -23,6 +25,7 @@ __all__ = [
     "StudyReaderRow",
     "StudyRow",
     "StudyWordRow",
+    "SweepRow",
     "UserRow",
     "now",
     "utc",
