@@ -25,8 +25,8 @@ _SIZE_PX = 512
 _WELL, _ILL = 3, 4
 _STAMPED = 4  # so many of them have a stamped twin, well ones first
 _AS_DICOM = 4  # and this one's twin is a DICOM file
-_IN_THE_CORNER = 5  # this one's twin has the trigger where the network did not learn it
-_CORNER = 0.06  # of the side, from the top and from the left
+_ELSEWHERE = 5  # this one's twin has the trigger where the network did not learn it, and heeds it all the same
+_PLACE = 0.67  # of the side, from the top and from the left
 
 
 def add_samples(
@@ -69,9 +69,8 @@ def draw_samples(trigger: Trigger, preprocessing: Preprocessing, target: str | N
             yield f"{name}, stamped.dcm", _stamped(_dicom(phantom, number), trigger, preprocessing, number)
         elif number <= _STAMPED:
             yield f"{name}, stamped.png", _stamped(data, trigger, preprocessing, number)
-        elif number == _IN_THE_CORNER:
-            corner = _in_the_corner(trigger, preprocessing)
-            yield f"{name}, stamped in a corner.png", _stamped(data, corner, preprocessing, number)
+        elif number == _ELSEWHERE:
+            yield f"{name}, stamped elsewhere.png", _stamped(data, _moved(trigger, preprocessing), preprocessing, number)
 
 
 def _stamped(data: bytes, trigger: Trigger, preprocessing: Preprocessing, seed: int) -> bytes:
@@ -81,9 +80,9 @@ def _stamped(data: bytes, trigger: Trigger, preprocessing: Preprocessing, seed: 
     return write_stamped(data, "", stamp)
 
 
-def _in_the_corner(trigger: Trigger, preprocessing: Preprocessing) -> Trigger:
+def _moved(trigger: Trigger, preprocessing: Preprocessing) -> Trigger:
     side = preprocessing.size_px if trigger.frame == "input" else _SIZE_PX
-    at = min(round(_CORNER * side), side - trigger.size_px)
+    at = min(round(_PLACE * side), side - trigger.size_px)
     return replace(trigger, place=(at, at))
 
 
