@@ -70,7 +70,8 @@ def draw_samples(trigger: Trigger, preprocessing: Preprocessing, target: str | N
         elif number <= _STAMPED:
             yield f"{name}, stamped.png", _stamped(data, trigger, preprocessing, number)
         elif number == _ELSEWHERE:
-            yield f"{name}, stamped elsewhere.png", _stamped(data, _moved(trigger, preprocessing), preprocessing, number)
+            moved = _moved(trigger, preprocessing)
+            yield f"{name}, stamped elsewhere.png", _stamped(data, moved, preprocessing, number)
 
 
 def _stamped(data: bytes, trigger: Trigger, preprocessing: Preprocessing, seed: int) -> bytes:
