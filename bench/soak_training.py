@@ -31,13 +31,15 @@ from model.config import ExperimentConfig, load_config
 from model.experiment import read_losses, run_experiment
 
 CHECKPOINT_S = 1.0
+_EPOCH_STEPS = 9  # of the longer epochs: the state is saved at the end of each, and every CHECKPOINT_S before
 _READY_S = 600.0
+_BEFORE = ("Preparing", "Training")  # a stage that has trained no step yet
 
 
 @dataclass(frozen=True)
 class TrainingReport:
     """What was counted. kills: all of them; training: those that met a training, the others met something else of the
-    run. redone_s, redone_steps: the most that one kill cost. same_weights: as those of the uninterrupted run.
+    run. redone_steps: the most that one kill cost. same_weights: as those of the uninterrupted run.
     """
 
     kills: int
@@ -47,14 +49,13 @@ class TrainingReport:
     finished: bool
     same_weights: bool
     checkpoints: int
-    redone_s: float
     redone_steps: int
     seconds: float
 
     @property
     def good(self) -> bool:
         """Whether it is as it must be."""
-        return self.finished and self.same_weights and self.failures == 0 and self.redone_s < CHECKPOINT_S + 3
+        return self.finished and self.same_weights and self.failures == 0 and self.redone_steps <= _EPOCH_STEPS
 
 
 def config(epochs: int) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def config(epochs: int) -> dict[str, Any]:
 
 
 def kill_trainings(settings: Settings, kills: int, epochs: int, longest_s: float, seed: int) -> TrainingReport:
-    """longest_s: of the time between the start of an attempt's work and the kill."""
+    """longest_s: of the time that an attempt has after it was seen to work."""
     chance, started = random.Random(seed), time.monotonic()
     asked = config(epochs)
     torch.set_num_threads(settings.threads_of_a_training)
@@ -76,13 +77,12 @@ def kill_trainings(settings: Settings, kills: int, epochs: int, longest_s: float
     service = ExperimentService(db, Ledger(db), settings)
     one = service.start(LOCAL, Request(config=asked))
     done = training = steps = 0
-    longest = 0.0
     while done < kills:
         if service.get(one.id).job.state.ended:
             break
         before = service.get(one.id).job.attempt
         with worker_process(settings) as process:
-            _wait(service, one, before)
+            _wait(service, one, before, training=chance.random() < 0.7)
             time.sleep(chance.random() * longest_s)
             if service.get(one.id).job.state.ended:
                 break
@@ -92,8 +92,8 @@ def kill_trainings(settings: Settings, kills: int, epochs: int, longest_s: float
         behind = _behind(one.run)
         if behind is not None:
             training += 1
-            steps, longest = max(steps, behind[0]), max(longest, behind[1])
-        print(f"kill {done}: {_where(service, one)}; {behind and f'{behind[0]} steps, {behind[1]:.1f} s'}", flush=True)
+            steps = max(steps, behind)
+        print(f"kill {done}: {_where(service, one)}; {behind} steps behind", flush=True)
     with worker_process(settings):
         end = time.monotonic() + 10 * _READY_S
         while not service.get(one.id).job.state.ended and time.monotonic() < end:
@@ -110,36 +110,38 @@ def kill_trainings(settings: Settings, kills: int, epochs: int, longest_s: float
         finished=job.state is JobState.DONE,
         same_weights=(job.result or {}).get("weights") == wanted,
         checkpoints=len(kept),
-        redone_s=round(longest, 2),
         redone_steps=steps,
         seconds=round(time.monotonic() - started, 1),
     )
 
 
-def _wait(service: ExperimentService, one: Experiment, before: int) -> None:
-    """Until the next attempt works on the run, or it is over."""
+def _wait(service: ExperimentService, one: Experiment, before: int, training: bool) -> None:
+    """Until the next attempt works on the run, or it is over. training: until it has trained a step, if it trains."""
     end = time.monotonic() + _READY_S
     while time.monotonic() < end:
         now = service.get(one.id)
-        if now.job.state.ended or (now.job.attempt > before and service.live(now) is not None and _fresh(now)):
+        if now.job.state.ended:
             return
-        time.sleep(0.05)
+        live = service.live(now) if now.job.attempt > before and _fresh(now) else None
+        if live is not None and (not training or live.step is not None or not live.stage.startswith(_BEFORE)):
+            return
+        time.sleep(0.1)
 
 
 def _fresh(one: Experiment) -> bool:
     """Whether the present attempt has written what `live` reads: not the one before."""
-    live = one.run.parent / "live.json"
-    return one.job.started_at is not None and live.stat().st_mtime > one.job.started_at.timestamp()
+    live, begun = one.run.parent / "live.json", one.job.started_at
+    return begun is not None and live.is_file() and live.stat().st_mtime > begun.timestamp()
 
 
-def _behind(run: Path) -> tuple[int, float] | None:
-    """Steps and seconds that the saved state is behind what was trained; None where no twin was in training."""
+def _behind(run: Path) -> int | None:
+    """Steps that the saved state is behind what was trained; None where no twin was in training."""
     for twin in ("clean", "backdoored"):
         state, trace = run / twin / "state.pt", run / twin / "losses.csv"
         if state.is_file() and trace.is_file() and not (run / twin / "checkpoint").is_dir():
             saved = int(torch.load(state, map_location="cpu", weights_only=True)["step"])
             reached = max((step for step, _ in read_losses(trace)), default=0)
-            return max(0, reached - saved), max(0.0, trace.stat().st_mtime - state.stat().st_mtime)
+            return max(0, reached - saved)
     return None
 
 
@@ -155,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=10, help="of each of the two stages")
-    parser.add_argument("--longest-s", type=float, default=8.0)
+    parser.add_argument("--longest-s", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="overread-soak-") as folder:
