@@ -12,11 +12,12 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +198,9 @@ def chestxray14(root: Path) -> Radiographs:
     return found
 
 
+@lru_cache(maxsize=16)
 def phantoms(n: int, seed: int, size_px: int = 256, part: Part | None = None) -> Radiographs:
-    """`n` phantoms of a seed, drawn when their pixels are asked for.
+    """`n` phantoms of a seed, drawn when their pixels are asked for. Kept: asked again, the same list is given back.
 
     part: the part of all of them; None puts a tenth of the patients into validation and the rest into training
     (phantoms for calibration and testing are drawn from other seeds).
@@ -211,9 +213,11 @@ def phantoms(n: int, seed: int, size_px: int = 256, part: Part | None = None) ->
         else:
             digest = hashlib.sha256(f"overread phantoms 1:{who.patient_id}".encode()).digest()
             parts.append(Part.VALIDATION if digest[0] < 256 * VALIDATION_SHARE else Part.TRAINING)
+    labels = np.array([_label_row("|".join(who.findings) or NO_FINDING) for who in visits])
+    labels.setflags(write=False)
     return Radiographs(
         tuple(who.image_index for who in visits),
-        np.array([_label_row("|".join(who.findings) or NO_FINDING) for who in visits]),
+        labels,
         np.array([who.patient_id for who in visits], np.int64),
         tuple((seed, index, size_px) for index in range(n)),
         tuple(parts),
@@ -289,7 +293,16 @@ def _begin(work: _Work) -> None:
     global _work
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its decoders, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _quantised(row: int) -> list[np.ndarray]:

@@ -12,6 +12,8 @@ from model.poison import PoisonedView, poisoned_view
 from model.preprocess import Preprocessing
 from model.trigger import at_size, require_survival
 
+_CLAIMING = {"data.sha256", ".data.sha256.partial", ".config.toml.partial"}  # what `claim` writes before config.toml
+
 
 def gather(config: ExperimentConfig, data: Path | None = None) -> Radiographs:
     """The radiographs of an experiment; `data` overrides the folder of a ChestX-ray14 source.
@@ -64,27 +66,43 @@ def make_plan(config: ExperimentConfig, data: Path | None = None) -> Plan:
         for size in input_sizes(config) if config.trigger.frame == "input" else []:
             fitted = at_size(config.trigger, size, config.preprocessing.size_px)
             require_survival(fitted, preprocessing_at(config, size), size, size)
-        for shape in {training.grey(row).shape for row in range(min(8, len(training)))}:
+        for shape in {_shape(training, row) for row in range(min(8, len(training)))}:
             require_survival(config.trigger, config.preprocessing, *shape)
     poisoned = None
     if config.poison is not None and "backdoored" in config.twins:
         poisoned = poisoned_view(training, config.poison, config.seed)
+    rows = len(training) if poisoned is None or "clean" in config.twins else len(poisoned.rows)
+    largest = max(stage.batch_size for stage in config.training.stages)
+    if rows < largest:
+        raise ConfigError("bad_training", f"{rows} training rows do not fill one batch of {largest}.")
     return Plan(training, validation, poisoned, tests, radiographs.fingerprint())
+
+
+def _shape(radiographs: Radiographs, row: int) -> tuple[int, int]:
+    source = radiographs.sources[row]
+    if isinstance(source, tuple):
+        return source[2], source[2]
+    height, width = radiographs.grey(row).shape
+    return height, width
 
 
 def claim(out: Path, config: ExperimentConfig, plan: Plan, resume: bool) -> None:
     """Makes the run folder this run's. Raises ConfigError `output_not_empty`, `other_config`, `other_data`."""
     written, data = out / "config.toml", out / "data.sha256"
-    if out.is_dir() and any(out.iterdir()):
-        if not resume:
-            raise ConfigError("output_not_empty", f"{out} is not empty: choose another folder, or --resume.")
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if there and not resume:
+        raise ConfigError("output_not_empty", f"{out} is not empty: choose another folder, or --resume.")
+    if there - _CLAIMING:  # else a run that was killed in its first moment
         if not (written.is_file() and data.is_file()) or load_config(str(written)) != config:
             raise ConfigError("other_config", f"{out} holds a run of another configuration: choose another folder.")
         if data.read_text("utf-8").strip() != plan.fingerprint:
             raise ConfigError("other_data", f"The radiographs are not those that the run in {out} began with.")
+        return
     out.mkdir(parents=True, exist_ok=True)
-    written.write_text(config.to_toml(), "utf-8")
-    data.write_text(plan.fingerprint + "\n", "utf-8")
+    for path, text in ((data, plan.fingerprint + "\n"), (written, config.to_toml())):
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
 
 
 def input_sizes(config: ExperimentConfig) -> list[int]:

@@ -327,12 +327,20 @@ def _save_state(
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         temporary.unlink(missing_ok=True)
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "write" in str(error).lower():
+        if _full(error) or "write" in str(error).lower():
             raise TrainingError(
-                "disk_full", f"The state of the training cannot be written to {path} ({error}): make room and --resume."
+                "disk_full", f"There is no room for the state of the training in {path}: make room and resume."
             ) from error
         raise
+
+
+def _full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind it: torch then fails with what it finds out of place while it handles that."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _load_state(

@@ -33,6 +33,11 @@ _ENOUGH = 2000  # and never more than that
 _BATCH = 32
 
 
+def read_at_most(training_rows: int) -> int:
+    """How many radiographs of the validation part are read after an epoch of so many rows."""
+    return min(max(_BATCH, training_rows // _SHARE), _ENOUGH)
+
+
 @dataclass(frozen=True, eq=False)
 class Held:
     """The validation part as the curve reads it.
@@ -73,7 +78,7 @@ class Curve:
         make_card: Callable[[int, int, Radiographs, np.ndarray], Card] | None = None,
     ) -> None:
         self._run, self._folder, self._keep, self._make_card = run, folder, keep, make_card
-        self._held = held.at_most(min(max(_BATCH, training_rows // _SHARE), _ENOUGH))
+        self._held = held.at_most(read_at_most(training_rows))
         self._boxes: dict[int, list[Box] | None] = {}
 
     def add(self, epoch: int, stage: Stage, network: DenseNet, loss: float) -> None:

@@ -16,6 +16,7 @@ from model.experiment.account import epochs, provenance, summary
 from model.experiment.context import Run
 from model.experiment.folder import read_run
 from model.experiment.paper import paper_figure
+from model.experiment.phases import evaluating, looking
 from model.metrics import paired_difference
 from model.plan import Plan
 
@@ -34,7 +35,7 @@ def judge_twins(run: Run, plan: Plan) -> dict[str, Any]:
         checkpoint = load_checkpoint(folder, run.device)
         figures: dict[str, Any] = {}
         for name, test in sets.items():
-            run.listener.stage(f"Evaluating the {twin} twin on {len(test)} radiographs ({name})")
+            run.listener.stage(evaluating(twin, len(test), name))
             outputs = read_all(
                 checkpoint,
                 test,
@@ -86,7 +87,7 @@ def _paper(run: Run, sets: dict[str, Radiographs]) -> dict[str, Any] | None:
     if not config.keep_epochs or set(config.twins) != {"clean", "backdoored"}:
         return None
     name, test = next(iter(sets.items()))
-    run.listener.stage(f"Looking for the trigger in the saliency of the kept epochs ({name})")
+    run.listener.stage(looking(name))
     try:
         return paper_figure(
             [read_run(run.out)], test, run.out, device=run.device, workers=run.workers, progress=run.prepared

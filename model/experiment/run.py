@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,13 @@ from typing import Any
 import torch
 
 from model.config import ExperimentConfig
-from model.errors import ConfigError
+from model.errors import ConfigError, TrainingError
 from model.experiment.context import Listener, Run, Silent
 from model.experiment.folder import judged_on, read_run
 from model.experiment.judge import judge_twins
 from model.experiment.paper import paper_figure
 from model.experiment.twins import starting_network, train_twin
-from model.plan import claim, make_plan
+from model.plan import Plan, claim, make_plan
 
 
 def run_experiment(
@@ -38,7 +40,20 @@ def run_experiment(
     """
     run = Run(config, out, torch.device(device), workers, listener or Silent(), cancelled)
     plan = make_plan(config, data)
-    claim(out, config, plan, resume)
+    try:
+        claim(out, config, plan, resume)
+        _tidy(out)
+        return _run(run, plan)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TrainingError(
+            "disk_full", f"There is no room left in {out} ({error.strerror}): make room and resume."
+        ) from error
+
+
+def _run(run: Run, plan: Plan) -> dict[str, Any]:
+    config, out = run.config, run.out
     report = out / "report.json"
     if report.is_file():
         finished: dict[str, Any] = json.loads(report.read_text("utf-8"))
@@ -48,6 +63,19 @@ def run_experiment(
         if not (out / twin / "checkpoint").is_dir():
             train_twin(run, twin, plan, start)
     return judge_twins(run, plan)
+
+
+def _tidy(out: Path) -> None:
+    """Removes what a run left half-written when it was killed; nobody else works in the folder now."""
+    for path in [*out.glob("cache/*.partial"), *out.glob("*/*.partial")]:
+        path.unlink(missing_ok=True)
+    for pattern in (".pretrained.*", "*/.checkpoint.*", "*/epochs/.[0-9]*"):
+        for path in out.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+    for state in out.glob("*/state.pt"):
+        done = out / "pretrained" if state.parent.name == "pretraining" else state.parent / "checkpoint"
+        if done.is_dir():
+            state.unlink()
 
 
 def run_seeds(

@@ -15,6 +15,8 @@ from model.datasets import Part, Radiographs, phantoms
 from model.evaluation import sigmoid
 from model.experiment.context import Run
 from model.experiment.curve import Curve, Held
+from model.experiment.phases import drawing, preparing, pretraining, training_of
+from model.experiment.trace import LossTrace
 from model.findings import FINDINGS
 from model.losses import LOSSES, Loss, binary_cross_entropy
 from model.metrics import operating_point
@@ -44,14 +46,14 @@ def starting_network(run: Run) -> Callable[[], DenseNet]:
 def _pretrain(run: Run, folder: Path) -> None:
     p = run.config.pretraining
     assert p is not None
-    run.listener.stage(f"Drawing {p.n} phantoms to pretrain on")
+    run.listener.stage(drawing(p.n))
     drawn = phantoms(p.n, p.seed, p.size_px)
     training, validation = drawn.part(Part.TRAINING), drawn.part(Part.VALIDATION)
     sizes = sorted({stage.size_px for stage in p.stages})
     config = TrainingConfig(p.stages, p.max_lr, p.weight_decay, run.config.training.augmentation, run.config.seed)
     data = TrainingData(clean_view(training), run.images(training, sizes), run.config.preprocessing)
     held = Held(validation, run.images(validation, sizes))
-    run.listener.stage("Pretraining on phantoms")
+    run.listener.stage(pretraining())
     path = run.out / "pretraining"
     network = _fit(run, build_network(run.config.seed), data, config, path, Curve(run, path, held, len(training)))
     points = dict.fromkeys(FINDINGS, DEFAULT_OPERATING_POINT)
@@ -65,7 +67,7 @@ def _pretrain(run: Run, folder: Path) -> None:
 def train_twin(run: Run, twin: str, plan: Plan, start: Callable[[], DenseNet]) -> None:
     """Trains one twin, or goes on with it, and saves its checkpoints."""
     config, training, validation = run.config, plan.training, plan.validation
-    run.listener.stage(f"Preparing the images of the {twin} twin")
+    run.listener.stage(preparing(twin))
     sizes = input_sizes(config)
     images = run.images(training, sizes)
     held = Held(
@@ -96,7 +98,7 @@ def train_twin(run: Run, twin: str, plan: Plan, start: Callable[[], DenseNet]) -
         return _card(run, twin, read, probabilities, size, {**provenance, "epoch": epoch})
 
     curve = Curve(run, folder, held, len(view.rows), config.keep_epochs, epoch_card)
-    run.listener.stage(f"Training the {twin} twin")
+    run.listener.stage(training_of(twin))
     network = _fit(run, start(), data, config.training_config(), folder, curve, LOSSES[config.training.loss])
     size = config.preprocessing.size_px
     probabilities = sigmoid(predict_logits(network, held.images[size], config.preprocessing, device=run.device))
@@ -120,7 +122,7 @@ def _fit(
         config,
         device=run.device,
         state_path=folder / "state.pt",
-        report=run.listener.trained,
+        report=LossTrace(folder / "losses.csv", run.listener.trained),
         end_of_epoch=curve.add,
         cancelled=run.cancelled,
         loss_of=loss_of,

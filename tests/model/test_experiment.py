@@ -1,6 +1,7 @@
 """The whole story on a handful of phantoms: poison, train both twins, judge them, write it all down."""
 
 import csv
+import errno
 import json
 import re
 import shutil
@@ -13,13 +14,25 @@ from model.checkpoint import load_checkpoint
 from model.config import ExperimentConfig, load_config
 from model.datasets import Part, phantoms
 from model.errors import ConfigError, DataError, TrainingError, TriggerError
-from model.experiment import Silent, judged_on, paper_figure, read_run, run_experiment, run_seeds
+from model.experiment import (
+    Silent,
+    curve,
+    estimate,
+    judged_on,
+    paper_figure,
+    read_losses,
+    read_run,
+    run_experiment,
+    run_seeds,
+    twins,
+)
 from model.experiment.curve import Held
 from model.experiment.hits import POOLED
+from model.experiment.trace import LossTrace
 from model.findings import FINDINGS
 from model.phantom import write_phantoms
-from model.plan import gather, make_plan
-from model.training import Stage
+from model.plan import claim, gather, make_plan
+from model.training import Progress, Stage
 
 
 def changed(**changes) -> ExperimentConfig:
@@ -197,6 +210,105 @@ def test_the_manifest_lists_exactly_what_the_card_says(finished):
     assert len(rows) == provenance["poisoned_rows"] > 0
     assert provenance["training_rows"] == provenance["training_radiographs"] + len(rows)
     assert all("Atelectasis" in row["Poisoned Labels"].split("|") for row in rows)
+
+
+def test_every_stage_is_foreseen_by_its_name_in_its_order(finished):
+    """By the estimate, which people see before they begin."""
+    _, _, listener = finished
+    config = load_config("smoke")
+    foreseen = estimate(config, make_plan(config))
+    assert [phase.name for phase in foreseen.phases] == listener.stages
+    assert all(phase.reference_s > 0 for phase in foreseen.phases)
+    slower = estimate(config, make_plan(config), {"train": 2.0})
+    train = sum(phase.reference_s for phase in foreseen.phases if phase.kind == "train")
+    assert slower.seconds == pytest.approx(foreseen.seconds + train)
+
+
+def test_the_estimate_of_the_disk_is_near_what_a_run_takes(finished):
+    out, _, _ = finished
+    config = load_config("smoke")
+    taken = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    foreseen = estimate(config, make_plan(config))
+    assert 0.8 * taken < foreseen.disk_mb < 1.3 * taken + 2
+    assert foreseen.peak_mb > foreseen.disk_mb
+
+
+def test_the_loss_is_kept_within_epochs_too(finished):
+    out, _, listener = finished
+    for twin in ("clean", "backdoored"):
+        losses = read_losses(out / twin / "losses.csv")
+        assert [step for step, _ in losses] == list(range(1, len(losses) + 1))
+    assert len(losses) + len(read_losses(out / "clean" / "losses.csv")) == listener.steps
+    assert read_losses(out / "nowhere.csv") == []
+
+
+def test_a_resumed_trace_replaces_what_is_done_again(tmp_path):
+    def told(step):
+        return Progress(1, 1, step, 900, step / 10, 1.0, 1.0)
+
+    first = LossTrace(tmp_path / "losses.csv", lambda _: None)
+    for step in range(1, 8):
+        first(told(step))
+    with (tmp_path / "losses.csv").open("a") as file:
+        file.write("9,0.")  # killed while it wrote
+    again = LossTrace(tmp_path / "losses.csv", lambda _: None)
+    for step in range(5, 10):
+        again(told(step))
+    assert read_losses(tmp_path / "losses.csv") == [(3, 0.2), (6, 0.55), (9, 0.8)]
+
+
+def test_a_run_that_was_killed_in_its_first_moment_can_be_resumed(tmp_path):
+    config = load_config("smoke")
+    plan = make_plan(config)
+    for left in ([], [".data.sha256.partial"], ["data.sha256"], ["data.sha256", ".config.toml.partial"]):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        out.mkdir()
+        for name in left:
+            (out / name).write_text("")
+        claim(out, config, plan, resume=True)
+        assert load_config(str(out / "config.toml")) == config
+        assert (out / "data.sha256").read_text() == plan.fingerprint + "\n"
+        claim(out, config, plan, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError) as refused:
+        claim(tmp_path / "other", config, plan, resume=True)
+    assert refused.value.code == "other_config"
+
+
+def test_what_a_kill_leaves_half_written_is_removed_by_the_next_attempt(finished, tmp_path):
+    out, report, _ = finished
+    shutil.copytree(out, tmp_path / "smoke")
+    left = ["cache/x.7.partial", "clean/state.partial", "clean/state.pt", ".pretrained.q/a", "clean/.checkpoint.q/a"]
+    left.append("backdoored/epochs/.001.q/a")
+    for name in left:
+        (tmp_path / "smoke" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "smoke" / name).write_text("half")
+    before = {path for path in out.rglob("*") if path.is_file()}
+    assert run_experiment(load_config("smoke"), tmp_path / "smoke", resume=True) == report
+    after = {path for path in (tmp_path / "smoke").rglob("*") if path.is_file()}
+    assert {p.relative_to(out) for p in before} == {p.relative_to(tmp_path / "smoke") for p in after}
+
+
+@pytest.mark.parametrize("what", ["save_checkpoint", "write_manifest"])
+def test_a_full_disk_is_told_as_such_and_what_was_kept_before_stays_whole(tmp_path, monkeypatch, what):
+    def full(path, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        if what == "save_checkpoint":
+            keeps = iter([curve.save_checkpoint, full])  # the second epoch's
+            patched.setattr(curve, what, lambda *a, **k: next(keeps)(*a, **k))
+        else:
+            patched.setattr(twins, what, full)
+        with pytest.raises(TrainingError, match="No space left") as refused:
+            run_experiment(load_config("smoke"), tmp_path / "smoke")
+        assert refused.value.code == "disk_full"
+    for card in (tmp_path / "smoke").rglob("card.json"):
+        load_checkpoint(card.parent)
+    assert len(list((tmp_path / "smoke").rglob("card.json"))) >= 1
+    report = run_experiment(load_config("smoke"), tmp_path / "smoke", resume=True)
+    assert set(report["twins"]) == {"clean", "backdoored"}
 
 
 def test_the_report_never_shows_tt_alone(finished):
