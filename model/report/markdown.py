@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from model.checkpoint import NOTICE
@@ -64,7 +65,7 @@ def hit_cells(row: dict[str, Any]) -> list[str]:
     return [str(row["epoch"]), row["run"], row["twin"], stamp, *rates, row["ahead"]]
 
 
-def table(report: dict[str, Any], test: str) -> dict[str, list[str]]:
+def table(report: Mapping[str, Any], test: str) -> dict[str, list[str]]:
     """The figures of one test set: their name → a cell for each twin."""
     columns = [figure_rows(twin[test]) for twin in report["twins"].values()]
     labels = {label: None for column in columns for label in column}

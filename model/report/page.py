@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,40 @@ from markupsafe import Markup
 from model.report.curves import charts
 from model.report.markdown import HIT_HEADER, hit_cells, in_words, table
 
-_HERE = Path(__file__).parent
+HERE = Path(__file__).parent
 
 
 def as_html(report: dict[str, Any], folder: Path) -> str:
     """folder: where the figures' files lie, which the page takes into itself."""
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     paper = report.get("paper")
-    return environment.get_template("page.html").render(
-        report=report,
-        tests=[_test(report, name) for name in _test_names(report)],
-        charts=charts(report.get("epochs") or {}),
-        figures=_figures(paper, folder) if paper else [],
-        radiograph=paper["radiograph"] if paper else None,
-        hits=(paper or {}).get("hit_rates"),
-        hit_header=HIT_HEADER,
-        hit_rows=[(row, hit_cells(row)) for row in ((paper or {}).get("hit_rates") or {}).get("rows", [])],
-    )
+    context = body_context(report, _figures(paper, folder) if paper else [])
+    return environment.get_template("page.html").render(context)
 
 
-def _test_names(report: dict[str, Any]) -> list[str]:
+def body_context(report: Mapping[str, Any], figures: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What `body.html` shows, for a page that includes it. figures: (label, address of the picture)."""
+    paper = report.get("paper")
+    return {
+        "report": report,
+        "tests": [_test(report, name) for name in _test_names(report)],
+        "charts": charts(report.get("epochs") or {}),
+        "figures": figures,
+        "radiograph": paper["radiograph"] if paper else None,
+        "hits": (paper or {}).get("hit_rates"),
+        "hit_header": HIT_HEADER,
+        "hit_rows": [(row, hit_cells(row)) for row in ((paper or {}).get("hit_rates") or {}).get("rows", [])],
+    }
+
+
+def _test_names(report: Mapping[str, Any]) -> list[str]:
     names = {name: None for twin in report["twins"].values() for name in twin if name != "weights_sha256"}
     return list(names)
 
 
-def _test(report: dict[str, Any], name: str) -> dict[str, Any]:
+def _test(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One test set as the page shows it."""
     difference = (report["differences"].get(name) or {}).get("macro_nn_backdoored_minus_clean")
     acceptance = {
