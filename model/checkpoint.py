@@ -152,16 +152,43 @@ def save_checkpoint(folder: Path, card: Card, network: DenseNet, *, half: bool =
         (temporary / "weights.safetensors").write_bytes(data)  # save_file would hide why a write failed
         card = replace(card, weights_sha256=sha256_file(temporary / "weights.safetensors"))
         (temporary / "card.json").write_text(_card_text(card), "utf-8")
-        for path in temporary.iterdir():
-            path.chmod(0o644)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        temporary.chmod(0o755)
-        temporary.rename(folder)
+        _publish(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return card
+
+
+def copy_checkpoint(source: Path, folder: Path, checkpoint_id: str, title: str) -> Card:
+    """A checkpoint under another id and title, with the same weights; whole or not at all. Returns its card.
+
+    Raises CheckpointError `bad_id`, `exists`, `not_found`, `bad_card`, `hash_mismatch`; OSError when the disk is full.
+    """
+    card = replace(read_card(source), id=check_id(checkpoint_id), title=title)
+    if folder.exists():
+        raise CheckpointError("exists", f"{folder} exists already; choose another place.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        shutil.copyfile(source / "weights.safetensors", temporary / "weights.safetensors")
+        if sha256_file(temporary / "weights.safetensors") != card.weights_sha256:
+            raise CheckpointError("hash_mismatch", f"The weights in {source} are not those that its card names.")
+        (temporary / "card.json").write_text(_card_text(card), "utf-8")
+        _publish(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return card
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    """A finished folder to its place, safe from a loss of power."""
+    for path in temporary.iterdir():
+        path.chmod(0o644)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    temporary.chmod(0o755)
+    temporary.rename(folder)
 
 
 def update_card(folder: Path, card: Card) -> None:

@@ -14,6 +14,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -59,7 +60,11 @@ class InferenceEngine:
         """
         self.device = resolve_device(device)
         self.batch_size = batch_size
+        self._folders, self._only = list(folders), list(only)
+        self._seen = self._changed_at()
         self._listed = scan(folders, only)
+        self._new: deque[int] = deque()  # places in _listed
+        self._looking = threading.Lock()
         self._loaded: dict[str, Checkpoint] = {}
         self._jobs: queue.Queue[_Work] = queue.Queue(maxsize=queue_size)
         self._runner = BatchRunner(batch_size)
@@ -95,14 +100,18 @@ class InferenceEngine:
         return self._settled.wait(timeout_s)
 
     def checkpoints(self) -> list[Listed]:
-        """Everything in the registry, usable or not."""
+        """Everything in the registry, usable or not; with what came into its folders since."""
+        self._look_again()
         return list(self._listed)
 
     def find(self, checkpoint_id: str) -> Listed:
         """One entry. Raises NotFoundError `unknown_checkpoint`."""
-        for listed in self._listed:
-            if listed.id == checkpoint_id:
-                return listed
+        found = self._find(checkpoint_id)
+        if found is None:
+            self._look_again()
+            found = self._find(checkpoint_id)
+        if found is not None:
+            return found
         known = ", ".join(listed.id for listed in self._listed) or "none at all"
         raise NotFoundError("unknown_checkpoint", f"There is no checkpoint “{checkpoint_id}”; there is: {known}.")
 
@@ -189,10 +198,32 @@ class InferenceEngine:
             for result in results:
                 result.cancel()
 
+    def _find(self, checkpoint_id: str) -> Listed | None:
+        return next((listed for listed in self._listed if listed.id == checkpoint_id), None)
+
+    def _look_again(self) -> None:
+        """Lists and loads what came into the folders since they were looked at; what is there already stays."""
+        with self._looking:
+            changed_at = self._changed_at()
+            if changed_at == self._seen:
+                return
+            self._seen = changed_at  # before the look: what comes during it is found by the next
+            known = {listed.folder for listed in self._listed}
+            ids = {listed.id for listed in self._listed}
+            for listed in scan(self._folders, self._only):
+                if listed.folder not in known and listed.id not in ids:
+                    self._listed.append(listed)
+                    self._new.append(len(self._listed) - 1)
+
+    def _changed_at(self) -> list[int]:
+        return [folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in self._folders]
+
     def _run(self) -> None:
         self._load_all()
         self._settled.set()
         while not self._stopping.is_set():
+            while self._new:
+                self._load(self._new.popleft())
             try:
                 work = self._jobs.get(timeout=0.2)
             except queue.Empty:
@@ -221,16 +252,21 @@ class InferenceEngine:
                 work.result.set_exception(no_memory() if out_of_memory(error) else error)
 
     def _load_all(self) -> None:
-        for i, listed in enumerate(self._listed):
-            if listed.state is not State.LOADING or self._stopping.is_set():
-                continue
-            try:
-                self._loaded[listed.id] = load_checkpoint(listed.folder, self.device)
-                self._listed[i] = replace(listed, state=State.READY)
-            except Exception as error:  # whatever a damaged file does to its reader must not stop the others
-                reason = str(error) if isinstance(error, OverreadError) else f"{type(error).__name__}: {error}"
-                log.warning("Checkpoint %s cannot be used: %s", listed.id, reason)
-                self._listed[i] = replace(listed, state=State.FAILED, error=reason)
+        for place in range(len(self._listed)):
+            if not self._stopping.is_set():
+                self._load(place)
+
+    def _load(self, place: int) -> None:
+        listed = self._listed[place]
+        if listed.state is not State.LOADING:
+            return
+        try:
+            self._loaded[listed.id] = load_checkpoint(listed.folder, self.device)
+            self._listed[place] = replace(listed, state=State.READY)
+        except Exception as error:  # whatever a damaged file does to its reader must not stop the others
+            reason = str(error) if isinstance(error, OverreadError) else f"{type(error).__name__}: {error}"
+            log.warning("Checkpoint %s cannot be used: %s", listed.id, reason)
+            self._listed[place] = replace(listed, state=State.FAILED, error=reason)
 
     def _drop_waiting(self) -> None:
         while True:

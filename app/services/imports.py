@@ -23,7 +23,7 @@ def import_weights(
     preprocessing: Preprocessing | None = None,
     outputs: list[str] | None = None,
 ) -> CheckpointInfo:
-    """Imports a `.pth` or `.safetensors` file into data_dir/checkpoints; a running server sees it when it starts again.
+    """Imports a `.pth` or `.safetensors` file into data_dir/checkpoints; a running server finds it there.
 
     Raises CheckpointError `exists` when the id is taken, and what `import_checkpoint` raises.
     """
