@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, IPvAnyNetwork
+from pydantic import Field, IPvAnyNetwork, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,6 +16,7 @@ import model
 from model.radiograph.image import MAX_PIXELS
 
 # `model.checkpoint.BUNDLED`, which a worker that reads its settings need not import torch for.
+DatasetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 BUNDLED = Path(model.__file__).parent / "checkpoints"
 
 
@@ -26,9 +29,11 @@ class Settings(BaseSettings):
     before decoding. queue_size: radiographs that may wait for the device before others are turned away. batch_size:
     radiographs that the device reads at once, at most. decoders: processes that decode uploads; decode_timeout_s: what
     one may take over a small file (as much again for each 4 MB); decode_memory_mb: what it may allocate. worker:
-    whether `serve` starts a worker; jobs_at_once: jobs that a worker runs side by side. reference, candidate: ids of
-    the pair that the pages compare. bundled_dir: folder of checkpoint folders that comes with the
-    package; data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`.
+    whether `serve` starts a worker; jobs_at_once: short jobs that a worker runs side by side, and as many that screen
+    folders; trainings_at_once: trainings beside them; training_threads: what each may use, 0 means half of the cores.
+    datasets: folders in ChestX-ray14's layout that experiments may use, by name. reference, candidate: ids of the pair
+    that the pages compare. bundled_dir: folder of checkpoint folders that comes with the package;
+    data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`.
     trusted_proxies: addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody else's.
     samples: whether an empty worklist begins with synthetic radiographs. read_first: whether readers record their own
     reading of every study before they see predictions. https: whether browsers reach this server through TLS, its own
@@ -53,6 +58,9 @@ class Settings(BaseSettings):
     decode_memory_mb: int = Field(default=1536, ge=64)
     worker: bool = True
     jobs_at_once: int = Field(default=1, ge=1, le=64)
+    trainings_at_once: int = Field(default=1, ge=1, le=16)
+    training_threads: int = Field(default=0, ge=0, le=256)
+    datasets: dict[DatasetName, Path] = {}
     reference: str = "clean"
     candidate: str = "backdoored"
     bundled_dir: Path = BUNDLED
@@ -63,6 +71,11 @@ class Settings(BaseSettings):
     https: bool = False
     session_idle_min: int = Field(default=60, ge=1, le=1440)
     session_max_h: int = Field(default=12, ge=1, le=168)
+
+    @property
+    def threads_of_a_training(self) -> int:
+        """Threads that one training may use, so that serving keeps its share."""
+        return self.training_threads or max(1, (os.cpu_count() or 2) // 2)
 
     @property
     def pair(self) -> tuple[str, str]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.db import Database
 from app.jobs import Job, JobState, Ledger
+from app.jobs.kinds import ALONE
 from app.jobs.lock import DispatcherLock
 from app.processes import end_with_stdin, start_python
 from app.settings import Settings
@@ -42,12 +43,16 @@ class _Running:
     job: Job
     process: subprocess.Popen[bytes]
     cancelling_since: float | None = None
+    killed: bool = False
 
     def kill(self) -> None:
-        """With everything that it started."""
+        """With everything that it started; once, for its number may be another's afterwards."""
+        if self.killed:
+            return
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.killed = True
         if self.process.stdin is not None:
             self.process.stdin.close()
 
@@ -102,8 +107,16 @@ class Worker:
     def _turn(self) -> None:
         for running in list(self._running):
             self._look_after(running)
-        while len(self._running) < self.settings.jobs_at_once:
-            job = self.ledger.claim()
+        settings = self.settings
+        self._fill(settings.trainings_at_once, ["experiment"])
+        self._fill(settings.jobs_at_once, ["scan"])
+        self._fill(settings.jobs_at_once, [])
+
+    def _fill(self, places: int, kinds: Sequence[str]) -> None:
+        """Starts what waits of these kinds, or of all that have no places of their own, as long as there are places."""
+        others = () if kinds else ALONE
+        while sum(r.job.kind in kinds if kinds else r.job.kind not in others for r in self._running) < places:
+            job = self.ledger.claim(kinds, others)
             if job is None:
                 return
             self._start(job)
@@ -122,9 +135,11 @@ class Worker:
         ours = job.attempt == running.job.attempt and job.state is JobState.RUNNING
         if running.process.poll() is not None:
             running.kill()  # what it left behind
-            self._running.remove(running)
-            if ours:
+            if ours and job.cancel_requested:
+                self.ledger.cancelled(job.id, job.attempt)
+            elif ours:
                 self._record_crash(running)
+            self._running.remove(running)  # only now: where the database does not answer, the next turn records it
         elif not ours:
             if running.cancelling_since is None:
                 running.cancelling_since = time.monotonic()  # it has written its end, and needs a moment to leave
@@ -134,11 +149,13 @@ class Worker:
             if running.cancelling_since is None:
                 running.cancelling_since = time.monotonic()
             elif time.monotonic() - running.cancelling_since > CANCEL_S:
-                self._end(running)
+                running.kill()
                 self.ledger.cancelled(job.id, job.attempt)
+                self._running.remove(running)
         elif job.heartbeat_at and (now() - job.heartbeat_at).total_seconds() > STALL_S:
-            self._end(running)
+            running.kill()
             self.ledger.fail(job.id, job.attempt, f"It gave no sign of life for {STALL_S:.0f} s and was stopped.")
+            self._running.remove(running)
 
     def _end(self, running: _Running) -> None:
         running.kill()

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 
 from app.db import Database
-from app.jobs.context import JobCancelled, StaleAttempt
+from app.jobs.context import JobCancelled, JobFailed, StaleAttempt
 from app.jobs.kinds import kind
 from app.jobs.ledger import Ledger, Progress
 from app.processes import end_with_stdin
@@ -47,6 +47,8 @@ def run_attempt(ledger: Ledger, job_id: str, attempt: int, settings: Settings) -
         return
     except JobCancelled:
         ledger.cancelled(job_id, attempt)
+    except JobFailed as error:
+        ledger.fail(job_id, attempt, str(error), final=True)
     except OverreadError as error:
         ledger.fail(job_id, attempt, str(error))
     except Exception as error:

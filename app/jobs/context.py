@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from app.settings import Settings
+from model.errors import OverreadError
 
 
 class JobCancelled(Exception):
     """Somebody does not want the result any more."""
+
+
+class JobFailed(OverreadError):
+    """Another attempt would end the same way: there is none, until somebody mends the cause and asks for it."""
 
 
 class StaleAttempt(Exception):

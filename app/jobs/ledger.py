@@ -7,18 +7,18 @@ conditional on that number. So whoever was thought dead and is not writes into n
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.jobs.context import StaleAttempt
-from app.services.errors import NotFoundError
+from app.services.errors import ConflictError, NotFoundError
 from app.services.ids import is_id
 from app.tables import JobEventRow, JobRow, now, utc
 
@@ -124,10 +124,7 @@ class Ledger:
                 unique_key=unique_key,
                 sweep_id=sweep_id,
             )
-            session.add(row)
-            session.flush()
-            _note(session, row.id, 0, "queued")
-            return _job(row)
+            return _job(add_job(session, row))
 
         return self.db.write_again(add)
 
@@ -135,6 +132,11 @@ class Ledger:
         """Raises NotFoundError `unknown_job`."""
         with self.db.read() as session:
             return _job(_existing(session, job_id))
+
+    def several(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Those of them that there are, by id."""
+        with self.db.read() as session:
+            return {row.id: _job(row) for row in session.scalars(select(JobRow).where(JobRow.id.in_(job_ids)))}
 
     def events(self, job_id: str, limit: int = 200) -> list[JobEvent]:
         """What happened to it, the newest first."""
@@ -168,6 +170,18 @@ class Ledger:
             found = {JobState(state): count for state, count in session.execute(query)}
         return {state: found.get(state, 0) for state in JobState}
 
+    def first(self, job_id: str) -> Job:
+        """Puts a job that waits before all others of its kind that do. Raises NotFoundError `unknown_job`."""
+        with self.db.write() as session:
+            row = _existing(session, job_id, lock=True)
+            others = select(func.max(JobRow.priority)).where(
+                JobRow.kind == row.kind, JobRow.state == "queued", JobRow.id != job_id
+            )
+            highest = session.scalar(others)
+            if row.state == "queued" and highest is not None:
+                row.priority = max(row.priority, highest + 1)
+            return _job(row)
+
     def cancel(self, job_id: str) -> Job:
         """Stops a job: at once if it waits, within seconds if it runs; one that has ended stays as it is.
 
@@ -193,13 +207,17 @@ class Ledger:
 
     # What the dispatcher does
 
-    def claim(self) -> Job | None:
-        """Takes the next job that may run, or None. It is the claimer's alone, under a new attempt number."""
+    def claim(self, kinds: Sequence[str] = (), without: Sequence[str] = ()) -> Job | None:
+        """Takes the next job that may run, or None. It is the claimer's alone, under a new attempt number.
+
+        kinds: of these alone, of all when empty. without: of none of these.
+        """
         with self.db.write() as session:
             ready = JobRow.run_after.is_(None) | (JobRow.run_after <= now())
             query = (
                 select(JobRow.id, JobRow.attempt)
-                .where(JobRow.state == "queued", ready)
+                .where(JobRow.state == "queued", ready, *([JobRow.kind.in_(kinds)] if kinds else []))
+                .where(JobRow.kind.not_in(without))
                 .order_by(JobRow.priority.desc(), JobRow.created_at, JobRow.id)
                 .limit(1)
             )
@@ -300,6 +318,26 @@ class Ledger:
                 _note(session, job_id, attempt, "cancelled")
         elif _change(session, job_id, "running", attempt, state="queued"):
             _note(session, job_id, attempt, "lost", {"reason": reason})
+
+
+def add_job(session: Session, row: JobRow) -> JobRow:
+    """Queues a new job in the caller's transaction: it is there if, and only if, what it is for is."""
+    session.add(row)
+    session.flush()
+    _note(session, row.id, 0, "queued")
+    return row
+
+
+def remove_job(session: Session, job_id: str) -> None:
+    """Forgets a job and what happened to it, in the caller's transaction, unless it runs.
+
+    Raises NotFoundError `unknown_job`, ConflictError `still_running`.
+    """
+    row = _existing(session, job_id, lock=True)
+    if row.state == "running":
+        raise ConflictError("still_running", "It is still running: cancel it first.")
+    session.execute(delete(JobEventRow).where(JobEventRow.job_id == job_id))
+    session.delete(row)
 
 
 def new_sweep() -> str:

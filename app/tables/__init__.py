@@ -2,6 +2,7 @@
 
 from app.tables.audit import AuditRow
 from app.tables.base import Base, now, utc
+from app.tables.experiments import ExperimentRow, SweepRow
 from app.tables.jobs import JobEventRow, JobRow
 from app.tables.reviews import ReadFirstRow, ReviewRow
 from app.tables.settings import SettingRow
@@ -12,6 +13,7 @@ __all__ = [
     "AnalysisRow",
     "AuditRow",
     "Base",
+    "ExperimentRow",
     "InstanceRow",
     "JobEventRow",
     "JobRow",
@@ -21,6 +23,7 @@ __all__ = [
     "SettingRow",
     "StudyRow",
     "StudyWordRow",
+    "SweepRow",
     "UserRow",
     "now",
     "utc",

@@ -11,10 +11,13 @@ from model.errors import ConfigError
 
 Run = Callable[[Mapping[str, Any], Context], Mapping[str, Any]]
 KINDS = {
+    "experiment": "app.jobs.kinds.experiment",
     "reanalyse": "app.jobs.kinds.reanalyse",
     "scan": "app.jobs.kinds.scan",
     "verify": "app.jobs.kinds.verify",
 }
+
+ALONE = ("experiment", "scan")  # may take hours: each kind has places of its own, and nothing short waits behind it
 
 
 def kind(name: str) -> Run:

@@ -1,0 +1,1 @@
+"""Experiments as a server knows them: asked for, queued, watched, judged, registered, removed."""
