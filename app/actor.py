@@ -145,9 +145,9 @@ def _subject(request: Request) -> tuple[str, str]:
 
 
 def _changed(request: Request) -> str:
-    """The id of what else a change is about: a job."""
-    value = request.path_params.get("job_id", "")
-    return value if is_id(value) else ""
+    """The id of what else a change is about: a job, an experiment, a sweep."""
+    values = [request.path_params.get(name, "") for name in ("job_id", "experiment_id", "sweep_id")]
+    return next((value for value in values if is_id(value)), "")
 
 
 def _verb(request: Request) -> str:

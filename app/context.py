@@ -23,6 +23,8 @@ from app.services.analyses import AnalysisService
 from app.services.audit import AuditService
 from app.services.background import BackgroundReader
 from app.services.checkpoints import PairChoice, list_checkpoints
+from app.services.experiments.service import ExperimentService
+from app.services.experiments.sweeps import SweepService
 from app.services.exports import ExportService
 from app.services.read_first import ReadFirst
 from app.services.reviews import ReviewService
@@ -71,6 +73,8 @@ class Services:
         self.audit = AuditService(self.db)
         self.reviews = ReviewService(self.db, self.audit, self.analyses.shown, self.read_first)
         self.exports = ExportService(self.analyses, self.reviews)
+        self.experiments = ExperimentService(self.db, self.jobs, settings)
+        self.sweeps = SweepService(self.experiments)
         self._stopping = threading.Event()
         self._samples = threading.Thread(target=self._add_samples, name="samples", daemon=True)
         self._wants_samples = settings.samples and self.studies.is_empty()
@@ -106,6 +110,19 @@ class Services:
         self._pair.choose(self.engine, reference, candidate)
         self.audit.note(actor, "checkpoints.pair", candidate, {"reference": reference, "candidate": candidate})
         self.background.pair_changed()
+
+    def make_live(self, experiment_id: str, twin: str, role: str, actor: Actor) -> tuple[str, str]:
+        """Makes a run's twin the live `candidate` or `reference`, registered first where it is not; the new pair.
+
+        Raises NotFoundError `unknown_experiment`, `no_checkpoint`; InvalidError `same_checkpoint`.
+        """
+        one = self.experiments.get(experiment_id)
+        known = self.experiments.registered(one).get(twin)
+        chosen = known or self.experiments.register(experiment_id, twin).id
+        reference, candidate = self.pair
+        pair = (chosen, candidate) if role == "reference" else (reference, chosen)
+        self.choose_pair(*pair, actor)
+        return pair
 
     @property
     def pending(self) -> bool:

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.actor import audited, signed_in
-from app.api import analyses, checkpoints, instances, jobs, operations, predictions, reviews
+from app.api import analyses, checkpoints, experiments, instances, jobs, operations, predictions, reviews, sweeps
 from app.api import studies as api_studies
 from app.context import Services
 from app.errors import install
@@ -23,8 +23,10 @@ from app.settings import Settings
 from app.telemetry import Metrics, Observe
 from app.web import audit, docs, export, sign_in, studies, worklist
 from app.web import checkpoints as checkpoint_pages
+from app.web import experiments as experiment_pages
 from app.web import jobs as jobs_page
 from app.web import reviews as decisions
+from app.web import sweeps as sweep_pages
 from app.web.render import STATIC
 from model.checkpoint import NOTICE
 
@@ -66,9 +68,22 @@ def create_app(settings: Settings, prepared: Services | None = None) -> FastAPI:
     for everybody in (operations.router, sign_in.router):
         app.include_router(everybody)
     closed = [Depends(signed_in), Depends(audited, scope="function")]
-    for part in (predictions, api_studies, analyses, instances, reviews, checkpoints, jobs):
+    for part in (
+        predictions, api_studies, analyses, instances, reviews, checkpoints, experiments, sweeps, jobs,
+    ):  # fmt: skip
         app.include_router(part.router, prefix="/api/v1", dependencies=closed)
-    for other in (docs, worklist, studies, decisions, export, audit, checkpoint_pages, jobs_page):
+    for other in (
+        docs,
+        worklist,
+        studies,
+        decisions,
+        export,
+        audit,
+        checkpoint_pages,
+        experiment_pages,
+        sweep_pages,
+        jobs_page,
+    ):
         app.include_router(other.router, dependencies=closed)
     app.include_router(operations.metrics_router, dependencies=closed)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -17,6 +17,7 @@ from app.web.render import page, wants_fragment
 router = APIRouter(include_in_schema=False, prefix="/jobs")
 ROWS = 50
 _TITLES = {
+    "experiment": "Run an experiment",
     "reanalyse": "Read the worklist again",
     "scan": "Screen a folder",
     "verify": "Verify the stored files",
@@ -66,7 +67,10 @@ def retry(services: ServicesDep, job_id: str) -> Response:
 def _page(request: Request, services: ServicesDep, said: str) -> Response:
     jobs, counts = services.jobs.newest(ROWS), services.jobs.counts()
     context = {
-        "rows": [{"job": job, "title": _TITLES.get(job.kind, job.kind), "outcome": _outcome(job)} for job in jobs],
+        "rows": [
+            {"job": job, "title": _TITLES.get(job.kind, job.kind), "outcome": _outcome(job), "url": _url(job)}
+            for job in jobs
+        ],
         "counts": counts,
         "active": counts[JobState.QUEUED] + counts[JobState.RUNNING] > 0,
         "hidden": max(0, sum(counts.values()) - len(jobs)),
@@ -76,6 +80,11 @@ def _page(request: Request, services: ServicesDep, said: str) -> Response:
     return page(request, template, context)
 
 
+def _url(job: Job) -> str:
+    """Where more is said of it."""
+    return f"/experiments/{job.spec['experiment']}" if job.kind == "experiment" else ""
+
+
 def _outcome(job: Job) -> str:
     """What came of it, in words."""
     if job.error:
@@ -83,6 +92,8 @@ def _outcome(job: Job) -> str:
     result = job.result
     if result is None:
         return ""
+    if job.kind == "experiment":
+        return "Trained and judged: its page has the figures."
     if job.kind == "verify":
         bad = len(result["damaged"]) + len(result["missing"])
         verdict = f"{bad} damaged or missing" if bad else "all as they should be"

@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from app.services.experiments import wording as experiments
 from app.services.wording import (
     finding_text,
     flag_text,
@@ -21,18 +22,25 @@ from app.services.wording import (
 )
 
 ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "model" / "report"  # a run's report is a part of its page
 TEMPLATES, STATIC = ROOT / "templates", ROOT / "static"
 
 _environment = Environment(
-    loader=FileSystemLoader(TEMPLATES),
+    loader=FileSystemLoader([TEMPLATES, REPORT]),
     autoescape=select_autoescape(),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _environment.filters.update(
+    axis_value=experiments.value,
+    cell=experiments.cell,
+    duration=experiments.duration,
+    figure=experiments.figure,
     finding=finding_text,
     flag=flag_text,
+    job_state=experiments.state,
+    megabytes=experiments.megabytes,
     number=number,
     reason=reason_text,
     signed=signed,
