@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from app.cli import backup, calibrating, data, quality, scan, serving, training, users
+from app.cli import backup, calibrating, data, experiments, quality, scan, serving, training, users
 from model.errors import OverreadError
 
 
@@ -28,6 +28,7 @@ def build() -> typer.Typer:
     serving.register(app)
     data.register(app)
     training.register(app)
+    experiments.register(app)
     quality.register(app)
     calibrating.register(app)
     scan.register(app)
