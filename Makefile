@@ -52,6 +52,7 @@ bench: setup
 
 soak: setup
 	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.soak_training
 
 lock:
 	$(BIN)/python -m uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
