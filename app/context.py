@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, cast
 
@@ -15,8 +15,9 @@ from app.blobs import BlobStore
 from app.db import Database
 from app.decoding import Decoder
 from app.inference import InferenceEngine
-from app.jobs import Ledger
+from app.jobs import Job, Ledger
 from app.jobs.kinds import examine, reanalyse
+from app.jobs.ledger import unknown_job
 from app.outgoing import Outgoing
 from app.schemas import CheckpointInfo
 from app.services.analyses import AnalysisService
@@ -133,10 +134,22 @@ class Services:
         self.choose_pair(*pair, actor)
         return pair
 
-    @property
-    def pending(self) -> bool:
-        """Whether the worklist is about to change by itself."""
-        return self.adding_samples or self.background.pending or bool(self.jobs.active(examine.KIND))
+    def pending(self, actor: Actor) -> bool:
+        """Whether the worklist is about to change by itself, as far as this reader may know."""
+        if self.adding_samples or self.background.pending:
+            return True
+        return not self.kept_from(actor) and self.jobs.any_active(examine.KIND)
+
+    def kept_from(self, actor: Actor) -> tuple[str, ...]:
+        """Kinds of jobs that this reader may not see: that there is a full test tells what was found before it."""
+        return (examine.KIND,) if self.read_first.owes_any(actor) else ()
+
+    def job(self, job_id: str, actor: Actor) -> Job:
+        """Raises NotFoundError `unknown_job`, also for one that is kept from this reader."""
+        job = self.jobs.get(job_id)
+        if job.kind in self.kept_from(actor):
+            raise unknown_job()
+        return job
 
     @property
     def adding_samples(self) -> bool:
@@ -146,8 +159,8 @@ class Services:
     def _read_again(self) -> None:
         reanalyse.request(self.jobs, self.engine, self.pair, seen=True)
 
-    def _have_tested(self, analyses: Sequence[str]) -> None:
-        examine.request(self.jobs, analyses)
+    def _have_tested(self) -> None:
+        self.background.look()
 
     def _test_waiting(self) -> None:
         examine.request_waiting(self.jobs, readers(self.engine, self.pair).values())

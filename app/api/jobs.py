@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 
+from app.actor import ActorDep
 from app.api.problems import problems
 from app.context import ServicesDep
 from app.jobs import Job
@@ -47,15 +48,15 @@ class JobInfo(Schema):
 
 
 @router.get("/{job_id}", responses=problems(404, 422))
-def show(services: ServicesDep, job_id: str) -> JobInfo:
+def show(services: ServicesDep, actor: ActorDep, job_id: str) -> JobInfo:
     """One job; poll it while its state is `queued` or `running`."""
-    return describe(services.jobs.get(job_id))
+    return describe(services.job(job_id, actor))
 
 
 @router.post("/{job_id}/cancel", responses=problems(403, 404, 422))
-def cancel(services: ServicesDep, job_id: str) -> JobInfo:
+def cancel(services: ServicesDep, actor: ActorDep, job_id: str) -> JobInfo:
     """Stops a job: at once if it waits, within five seconds if it runs. One that has ended stays as it is."""
-    return describe(services.jobs.cancel(job_id))
+    return describe(services.jobs.cancel(services.job(job_id, actor).id))
 
 
 def describe(job: Job) -> JobInfo:

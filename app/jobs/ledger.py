@@ -144,8 +144,8 @@ class Ledger:
         with self.db.read() as session:
             return [JobEvent(row.attempt, row.kind, utc(row.at), row.data) for row in session.scalars(query)]
 
-    def newest(self, limit: int) -> list[Job]:
-        """Running first, then waiting in their order, then what has ended, the newest first."""
+    def newest(self, limit: int, without: Sequence[str] = ()) -> list[Job]:
+        """Running first, then waiting in their order, then what has ended, the newest first. without: kinds."""
         with self.db.read() as session:
             found: list[Job] = []
             for states, order in (
@@ -153,9 +153,16 @@ class Ledger:
                 (["queued"], [JobRow.priority.desc(), JobRow.created_at, JobRow.id]),
                 (["done", "failed", "cancelled"], [JobRow.finished_at.desc(), JobRow.id]),
             ):
-                query = select(JobRow).where(JobRow.state.in_(states)).order_by(*order).limit(limit - len(found))
+                query = select(JobRow).where(JobRow.state.in_(states), JobRow.kind.not_in(without))
+                query = query.order_by(*order).limit(limit - len(found))
                 found += [_job(row) for row in session.scalars(query)]
             return found
+
+    def any_active(self, kind: str) -> bool:
+        """Whether any of a kind waits or runs."""
+        query = select(JobRow.id).where(JobRow.kind == kind, JobRow.state.in_(["queued", "running"])).limit(1)
+        with self.db.read() as session:
+            return session.scalars(query).first() is not None
 
     def active(self, kind: str) -> list[Job]:
         """What waits or runs of a kind, the oldest first."""
@@ -163,9 +170,9 @@ class Ledger:
         with self.db.read() as session:
             return [_job(row) for row in session.scalars(query.order_by(JobRow.created_at, JobRow.id))]
 
-    def counts(self) -> dict[JobState, int]:
-        """How many jobs are in each state."""
-        query = select(JobRow.state, func.count()).group_by(JobRow.state)
+    def counts(self, without: Sequence[str] = ()) -> dict[JobState, int]:
+        """How many jobs are in each state. without: kinds."""
+        query = select(JobRow.state, func.count()).where(JobRow.kind.not_in(without)).group_by(JobRow.state)
         with self.db.read() as session:
             found = {JobState(state): count for state, count in session.execute(query)}
         return {state: found.get(state, 0) for state in JobState}
@@ -366,12 +373,17 @@ def _requeue(session: Session, row: JobRow) -> None:
     _note(session, row.id, row.attempt, "queued")
 
 
+def unknown_job() -> NotFoundError:
+    """What is said of a job that is not there, or not for who asks."""
+    return NotFoundError("unknown_job", "There is no such job here.")
+
+
 def _existing(session: Session, job_id: str, lock: bool = False) -> JobRow:
     row = None
     if is_id(job_id):
         row = session.get(JobRow, job_id, populate_existing=True, with_for_update=lock)
     if row is None:
-        raise NotFoundError("unknown_job", "There is no such job here.")
+        raise unknown_job()
     return row
 
 

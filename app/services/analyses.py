@@ -85,11 +85,11 @@ class AnalysisService:
         pair: Callable[[], tuple[str, str]],
         max_pixels: int = MAX_PIXELS,
         decoder: Decoder | None = None,
-        to_test: Callable[[Sequence[str]], object] = lambda _: None,
+        to_test: Callable[[], object] = lambda: None,
     ) -> None:
         """pair: gives the ids of the live reference and candidate, which a page can change. decoder: confined processes
-        that read files, received ones and stored ones; without one this process does. to_test: told the worklist's
-        analyses that the screen asks a full test for, by id, once they are stored."""
+        that read files, received ones and stored ones; without one this process does. to_test: called once
+        analyses of the worklist are stored that the screen asks a full test for."""
         self.db = db
         self.blobs = blobs
         self.engine = engine
@@ -305,7 +305,7 @@ class AnalysisService:
 
         owed = self.db.write_again(write)
         if owed:
-            self._to_test(owed)
+            self._to_test()
 
 
 def predict_offline(

@@ -72,6 +72,10 @@ class BackgroundReader:
         self._changed = self._stale = True
         self._wake.set()
 
+    def look(self) -> None:
+        """Something may be there that nobody put in: a full test to make."""
+        self._wake.set()
+
     @property
     def pending(self) -> bool:
         """Whether something is still to be read or summarised."""

@@ -83,7 +83,7 @@ def _copy_files(source: Path, target: Path, database_url: str) -> Copied:
         if (source / own).is_dir():
             shutil.copytree(source / own, target / own, dirs_exist_ok=True)
     blobs, copies = BlobStore(source / "blobs"), BlobStore(target / "blobs")
-    named = _named_by(
+    named = named_by(
         database_url
     )  # before the look at the files: of a server that works on, later rows have later files
     present = set(copies.digests())
@@ -108,7 +108,7 @@ def _copy_files(source: Path, target: Path, database_url: str) -> Copied:
     return Copied(count, size_bytes, len(set(digests) - present), _sqlite_file(database_url) is not None)
 
 
-def _named_by(database_url: str) -> set[str]:
+def named_by(database_url: str) -> set[str]:
     """Hashes of the blobs that the database counts on."""
     db = Database(database_url)
     try:

@@ -52,6 +52,12 @@ class ReadFirst:
         asked = asked.where(InstanceRow.study_id.is_not(None))
         return and_(StudyRow.id.in_(asked), ~said) if session.scalars(asked.limit(1)).first() else None
 
+    def owes_any(self, actor: Actor) -> bool:
+        """Whether there is any study that this reader owes a reading of."""
+        with self.db.read() as session:
+            owed = self.owed(session, actor)
+            return owed is not None and session.scalars(select(StudyRow.id).where(owed).limit(1)).first() is not None
+
     def refuse(self, session: Session, image: InstanceRow, actor: Actor) -> None:
         """Raises ConflictError `read_first` for a reader who owes an unaided reading."""
         if self.owes(session, image, actor):

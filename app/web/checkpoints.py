@@ -17,11 +17,12 @@ router = APIRouter(include_in_schema=False, prefix="/checkpoints")
 
 
 @router.get("")
-def index(request: Request, services: ServicesDep) -> Response:
+def index(request: Request, services: ServicesDep, actor: ActorDep) -> Response:
     """Every checkpoint, and the form that chooses the pair."""
     infos = services.checkpoints()
     rows = [(info, describe_card(info.card) if info.card else None) for info in infos]
-    return page(request, "pages/checkpoints.html", {"rows": rows, "pair": services.pair, "pending": services.pending})
+    context = {"rows": rows, "pair": services.pair, "pending": services.pending(actor)}
+    return page(request, "pages/checkpoints.html", context)
 
 
 @router.post("/pair")

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from app.actor import subjects
-from app.context import ServicesDep
+from app.actor import Actor, ActorDep, subjects
+from app.context import Services, ServicesDep
 from app.jobs import Job, JobState
 from app.jobs.kinds import reanalyse, verify
 from app.web.render import page, wants_fragment
@@ -33,13 +33,13 @@ class Startable(StrEnum):
 
 
 @router.get("")
-def index(request: Request, services: ServicesDep) -> Response:
+def index(request: Request, services: ServicesDep, actor: ActorDep) -> Response:
     """The page, or for htmx the list alone, which asks again while something is to come."""
-    return _page(request, services, "")
+    return _page(request, services, actor, "")
 
 
 @router.post("")
-def start(request: Request, services: ServicesDep, kind: Annotated[Startable, Form()]) -> Response:
+def start(request: Request, services: ServicesDep, actor: ActorDep, kind: Annotated[Startable, Form()]) -> Response:
     """Starts one of the kinds that the page offers."""
     if kind is Startable.VERIFY:
         jobs = verify.request(services.jobs)
@@ -47,26 +47,27 @@ def start(request: Request, services: ServicesDep, kind: Annotated[Startable, Fo
         jobs = reanalyse.request(services.jobs, services.engine, services.pair)
     subjects(request, *(job.id for job in jobs))
     if not jobs:
-        return _page(request, services, "Everything on the worklist has been read by the present pair already.")
+        return _page(request, services, actor, "Everything on the worklist has been read by the present pair already.")
     return RedirectResponse("/jobs", status_code=303)
 
 
 @router.post("/{job_id}/cancel")
-def cancel(services: ServicesDep, job_id: str) -> Response:
+def cancel(services: ServicesDep, actor: ActorDep, job_id: str) -> Response:
     """Stops a job."""
-    services.jobs.cancel(job_id)
+    services.jobs.cancel(services.job(job_id, actor).id)
     return RedirectResponse("/jobs", status_code=303)
 
 
 @router.post("/{job_id}/retry")
-def retry(services: ServicesDep, job_id: str) -> Response:
+def retry(services: ServicesDep, actor: ActorDep, job_id: str) -> Response:
     """Goes on with what failed or was cancelled."""
-    services.jobs.retry(job_id)
+    services.jobs.retry(services.job(job_id, actor).id)
     return RedirectResponse("/jobs", status_code=303)
 
 
-def _page(request: Request, services: ServicesDep, said: str) -> Response:
-    jobs, counts = services.jobs.newest(ROWS), services.jobs.counts()
+def _page(request: Request, services: Services, actor: Actor, said: str) -> Response:
+    without = services.kept_from(actor)
+    jobs, counts = services.jobs.newest(ROWS, without), services.jobs.counts(without)
     context = {
         "rows": [
             {"job": job, "title": _TITLES.get(job.kind, job.kind), "outcome": _outcome(job), "url": _url(job)}
@@ -103,7 +104,7 @@ def _outcome(job: Job) -> str:
         refused = len(result["refused"])
         return f"{result['read']} read" + (f", {refused} could not be read." if refused else ".")
     if job.kind == "examine":
-        left = len(result["outdated"]) + len(result["refused"])
+        left = result["outdated"] + result["refused"]
         return f"{result['tested']} tested" + (f", {left} could not be." if left else ".")
     if job.kind == "scan":
         return f"{result['files']} files, {result['refused']} of them could not be read."

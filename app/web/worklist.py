@@ -134,7 +134,7 @@ def _page(
         "results": results or [],
         "settled": services.engine.settled,
         "adding_samples": services.adding_samples,
-        "pending": services.pending,
+        "pending": services.pending(actor),
     }
     template = "partials/_worklist.html" if wants_fragment(request) else "pages/worklist.html"
     return page(request, template, context, status=status)

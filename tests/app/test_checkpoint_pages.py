@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from app.db import Database
 from app.jobs import Ledger
 from app.services.cards import describe_card
+from app.services.users import LOCAL
 from app.settings import Settings
 from model.checkpoint import BUNDLED, Card, read_card, save_checkpoint
 from model.findings import FINDINGS
@@ -97,7 +98,7 @@ def test_another_pair_of_another_input_size_is_chosen_and_kept(
         assert answer.status_code == 303 and answer.headers["location"] == "/checkpoints"
         roles = {one["id"]: one["role"] for one in client.get("/api/v1/checkpoints").json()["checkpoints"]}
         assert roles == {"clean": "reference", "wide": "candidate", "backdoored": None}
-        while client.app.state.services.pending:  # type: ignore[attr-defined]
+        while client.app.state.services.pending(LOCAL):  # type: ignore[attr-defined]
             time.sleep(0.02)  # a loop without it would hold up what it waits for
         changed = client.get(f"/api/v1/studies/{study['id']}").json()
         assert changed["reference"] == study["reference"] and changed["candidate"] is None

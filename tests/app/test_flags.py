@@ -19,10 +19,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import app.inference.batching
-from app.jobs import JobCancelled
+from app.jobs import JobCancelled, JobState
 from app.jobs.child import run_attempt
 from app.jobs.kinds import examine
+from app.services.analyses import AnalysisService
 from app.services.errors import BusyError
+from app.services.instances import Instance
 from app.settings import Settings
 from app.tables import AnalysisRow, ExaminationRow, JobRow
 from tests.app.calibrations import by_hand, put
@@ -54,6 +56,7 @@ def upload(client: TestClient, seed: int = 0) -> str:
     answer = client.post("/studies", files={"file": (f"{seed}.png", png_bytes(seed))})
     study = answer.headers["location"].removeprefix("/studies/")
     services(client).analyses.analyse(study)
+    services(client)._test_waiting()  # as the background does once it has nothing to read
     return study
 
 
@@ -214,6 +217,36 @@ def test_cancelled_it_says_so_and_can_be_asked_for_again(client: TestClient, cal
     assert "Being tested" in client.get(f"/studies/{study}").text
     with pytest.raises(JobCancelled):
         examine.run(job.spec, Stopped(calibrated, 0, None))
+
+
+def test_a_job_that_left_a_test_unmade_is_asked_for_anew(client: TestClient) -> None:
+    study = upload(client)
+    ledger = services(client).jobs
+    first = ledger.claim()
+    ledger.finish(first.id, first.attempt, {"tested": 0, "outdated": 0, "refused": 1})
+    owed = services(client).analyses.examinations.owed(first.spec["analyses"])
+    assert owed and listed(client, study)["flag"] == "screened"
+    second = examine.request(ledger, owed)
+    assert second.id != first.id and second.state is JobState.QUEUED
+    ledger.finish(second.id, ledger.claim().attempt, {"tested": 0, "outdated": 0, "refused": 1})
+    assert examine.request(ledger, owed).id not in (first.id, second.id)
+
+
+def test_one_that_cannot_be_tested_keeps_no_other_from_it(
+    client: TestClient, calibrated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = [upload(client, seed) for seed in (1, 2)]
+    whole = AnalysisService.instance
+
+    def broken(service: AnalysisService, instance_id: str) -> Instance:
+        if instance_id == studies[0]:
+            raise ValueError("unforeseen")
+        return whole(service, instance_id)
+
+    monkeypatch.setattr(AnalysisService, "instance", broken)
+    work(client, calibrated)
+    monkeypatch.undo()
+    assert [listed(client, study)["flag"] for study in studies] == ["screened", "causal"]
 
 
 def test_full_takes_its_turn_and_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,3 +236,14 @@ def test_what_was_said_before_an_image_joined_its_study_counts(tmp_path: Path, c
                 assert lines == {ids[0]: False, ids[1]: True}
             assert client.post(f"{STUDIES}/{ids[1]}/unaided", json={}).status_code == 201
             assert not any(one["read_first"] for one in client.get(STUDIES).json()["studies"])
+
+
+def test_full_tests_are_kept_from_who_must_read_first(locked: Locked) -> None:
+    services = locked.client.app.state.services  # type: ignore[attr-defined]
+    job = services.jobs.enqueue("examine", {"analyses": [locked.analyses[1]]}, unique_key="examine:a test")
+    address, title = f"/api/v1/jobs/{job.id}", "Test what the screen found"
+    assert locked.get("Ada", address).status_code == 200 and title in locked.get("Ada", "/jobs", **HTML).text
+    assert locked.get("Bo", address).status_code == 404 and title not in locked.get("Bo", "/jobs", **HTML).text
+    assert locked.post("Bo", f"{address}/cancel").status_code == 404
+    assert "tested; the list follows" not in locked.get("Bo", "/", **HTML).text
+    assert locked.post("Ada", f"{address}/cancel").status_code == 200

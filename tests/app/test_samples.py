@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from app.context import Services
 from app.services.samples import draw_samples
+from app.services.users import LOCAL
 from app.settings import Settings
 from model.phantom import draw_phantom
 from model.preprocess import Preprocessing
@@ -28,9 +29,9 @@ EXPECTED = [
 def names(client: TestClient) -> list[str]:
     services = client.app.state.services  # type: ignore[attr-defined]
     end = time.monotonic() + 120
-    while services.pending and time.monotonic() < end:
+    while services.pending(LOCAL) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not services.pending
+    assert not services.pending(LOCAL)
     return [study["title"] for study in client.get("/api/v1/studies").json()["studies"]]
 
 

@@ -1,24 +1,26 @@
 """The detector's full tests, behind the pages: for the worklist's analyses that the quick screen asks one for.
 
-The job loads the checkpoints itself, in its own process at low priority and with one thread, as `reanalyse` does. What
-a test finds is written once: after a kill the tests that were kept are not made again.
+The job loads the checkpoints itself, in its own process at low priority: somebody may be looking at the page, so it
+takes what the others leave. What a test finds is written once: after a kill the tests that were kept are not made
+again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from app.blobs import BlobStore
 from app.db import Database
 from app.decoding import Decoder
 from app.inference import InferenceEngine
-from app.jobs.context import Context, JobCancelled
-from app.jobs.ledger import Job, Ledger
+from app.jobs.context import Context, JobCancelled, StaleAttempt
+from app.jobs.ledger import Job, JobState, Ledger
 from app.services.analyses import AnalysisService
 from app.services.checkpoints import PairChoice
 from app.services.errors import BusyError, passes
@@ -27,20 +29,34 @@ from app.services.scanning import PATIENCE
 from app.tables import AnalysisRow
 from model.errors import OverreadError
 
+log = logging.getLogger("overread.jobs")
 KIND = "examine"
-ROWS = 32
+ROWS = 8  # of a job: what comes meanwhile waits for no more than these
 PRIORITY = 10  # somebody may be looking at the page
 WAIT_S = 60.0
 
 
 def request(ledger: Ledger, analyses: Sequence[str]) -> Job:
-    """Queues the full tests of these analyses; again, where the job that had them failed or was cancelled."""
-    key = f"{KIND}:" + hashlib.sha256("\n".join(analyses).encode()).hexdigest()
+    """Queues the full tests of these analyses; again, where the job that had them left any untested."""
+    key = _key(*analyses)
     job = ledger.enqueue(KIND, {"analyses": list(analyses)}, unique_key=key, priority=PRIORITY)
+    while job.state is JobState.DONE and _any_owed(ledger.db, analyses):
+        key = _key(key, job.id)
+        job = ledger.enqueue(KIND, {"analyses": list(analyses)}, unique_key=key, priority=PRIORITY)
     with ledger.db.write() as session:
         rows = update(AnalysisRow).where(AnalysisRow.id.in_(analyses))
         session.execute(rows.values(test_job=job.id).execution_options(synchronize_session=False))
     return job
+
+
+def _key(*parts: str) -> str:
+    return f"{KIND}:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _any_owed(db: Database, analyses: Sequence[str]) -> bool:
+    query = select(AnalysisRow.id).where(AnalysisRow.id.in_(analyses), AnalysisRow.owes_test).limit(1)
+    with db.read() as session:
+        return session.scalars(query).first() is not None
 
 
 def request_waiting(ledger: Ledger, fingerprints: Collection[str]) -> list[Job]:
@@ -53,12 +69,11 @@ def request_waiting(ledger: Ledger, fingerprints: Collection[str]) -> list[Job]:
 
 
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-    """spec: analyses (ids). Result: tested; outdated (of a checkpoint, calibration or code that is no longer there);
-    refused (analysis → why).
+    """spec: analyses (ids). Result, in numbers: tested; outdated (of a checkpoint, calibration or code that is no
+    longer there); refused (could not be). Never whose: readers may have to read the study unaided first.
 
     Raises BusyError `not_all_tested` for what the machine had trouble with: the next attempt tests it.
     """
-    torch.set_num_threads(1)
     keys: list[str] = list(spec["analyses"])
     settings = ctx.settings
     db = Database(settings.resolved_database_url)
@@ -94,15 +109,26 @@ class _Tests:
             self.ctx.report(position, total, "radiographs")
             try:
                 self._test(key)
-            except OverreadError as error:
+            except (JobCancelled, StaleAttempt, OperationalError):
+                raise
+            except Exception as error:  # one must not keep the others from their tests
+                if not isinstance(error, OverreadError):
+                    log.exception("An analysis could not be tested")
                 (self.later if passes(error) else self.refused)[key] = str(error)
             self.ctx.checkpoint({"next": position + 1})
         if self.later:
             why = next(iter(self.later.values()))
             raise BusyError("not_all_tested", f"{len(self.later)} of {total} could not be tested for now: {why}")
+        self._forget(self.outdated)
         self.ctx.report(total, total, "radiographs")
         tested = total - len(self.outdated) - len(self.refused)
-        return {"tested": tested, "outdated": self.outdated, "refused": self.refused}
+        return {"tested": tested, "outdated": len(self.outdated), "refused": len(self.refused)}
+
+    def _forget(self, keys: Sequence[str]) -> None:
+        """Where what read them comes back, they are tested as if nobody had asked."""
+        with self.service.db.write() as session:
+            rows = update(AnalysisRow).where(AnalysisRow.id.in_(keys))
+            session.execute(rows.values(test_job=None).execution_options(synchronize_session=False))
 
     def _test(self, key: str) -> None:
         """Nothing, where it has been tested already."""

@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
-from app.db import Database
 from app.jobs.context import Context, JobCancelled
 from app.jobs.ledger import Job, Ledger, new_sweep
-from app.tables import InstanceRow
+from app.services.backup import named_by
 
 STEP = 64
 
@@ -64,11 +61,5 @@ def _sha256(path: Path) -> str:
 
 
 def _missing(ctx: Context, root: Path, part: int, parts: int) -> list[str]:
-    db = Database(ctx.settings.resolved_database_url)
-    try:
-        with db.read() as session:
-            named = session.scalars(select(InstanceRow.sha256)).all()
-    finally:
-        db.close()
-    mine = (name for name in named if int(name[:8], 16) % parts == part)
+    mine = (name for name in named_by(ctx.settings.resolved_database_url) if int(name[:8], 16) % parts == part)
     return sorted(name for name in mine if not (root / name[:2] / name).is_file())
