@@ -128,7 +128,7 @@ def roc(p_values: Sequence[float], alpha: float) -> Chart | None:
             ("chance", f"{x(0)},{y(0)} {x(1)},{y(1)}"),
             ("stamped", " ".join(f"{a},{b}" for a, b in points)),
         ),
-        rules=((x(alpha), f"α = {alpha:g}"),),
+        rules=((x(alpha), f"α = {alpha * 100:g} %"),),
     )
 
 
