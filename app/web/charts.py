@@ -133,7 +133,7 @@ def roc(p_values: Sequence[float], alpha: float) -> Chart | None:
 
 
 def reliability(name: str, bins: Sequence[tuple[float, float, int]], limit: float = 1.0) -> Chart:
-    """A small square: what share shows the finding, by the probability that it was given. limit: where both axes end."""
+    """A small square: what share shows the finding, by the probability it was given. limit: where both axes end."""
     edge, side = _SMALL_EDGE, _SMALL - 2 * _SMALL_EDGE
 
     def x(value: float) -> float:
@@ -165,7 +165,7 @@ def reliability(name: str, bins: Sequence[tuple[float, float, int]], limit: floa
 
 
 def reliability_limit(every: Iterable[Sequence[tuple[float, float, int]]]) -> float:
-    """The first tenth that no probability and no share of these lies above: of one scale all findings can be compared."""
+    """The first tenth that no probability and no share lies above: on one scale all findings can be compared."""
     most = max((max(p, share) for bins in every for p, share, _ in bins), default=1.0)
     return min(1.0, max(1, math.ceil(most * 10 - 1e-9)) / 10)
 
