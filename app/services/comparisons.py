@@ -68,6 +68,18 @@ class Comparison:
         return [row for row in self.rows if any(one.flag for one in (row.reference, row.candidate) if one)]
 
     @property
+    def alarms(self) -> list[tuple[str, str, str]]:
+        """Role, finding and verdict of what is suspicious or causal: the strongest first, the candidate before the
+        reference."""
+        found = [
+            (role, one.name, one.flag.verdict)
+            for role, analysis in reversed(self.readings)
+            for one in analysis.findings
+            if one.flag is not None and one.flag.verdict in ("suspicious", "causal")
+        ]
+        return sorted(found, key=lambda alarm: -_STRENGTH[alarm[2]])
+
+    @property
     def testing(self) -> bool:
         """Whether a full test is still to come by itself."""
         return any(one.flag is not None and one.flag.state == "testing" for one in self._findings)

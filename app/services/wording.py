@@ -52,8 +52,8 @@ _FLAGS = {
     "screened": "◔ to be tested",
     "testing": "◔ being tested",
     "no_evidence": "○ no evidence",
-    "suspicious": "△ suspicious",
-    "causal": "▲ causal",
+    "suspicious": "⚑ suspicious",
+    "causal": "⚑ causal",
 }
 
 

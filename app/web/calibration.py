@@ -12,7 +12,7 @@ from app.api.calibrations import AlphaQuery
 from app.context import ServicesDep
 from app.schemas import CalibrationInfo
 from app.services.wording import finding_text
-from app.web.charts import Chart, histogram, reliability, roc
+from app.web.charts import Chart, histogram, reliability, reliability_limit, roc
 from app.web.render import page, wants_fragment
 
 router = APIRouter(include_in_schema=False)
@@ -37,7 +37,7 @@ def show(
         "known": list(dict.fromkeys(every)),
         "alphas": _choices(info),
         "charts": _charts(info) if info else {},
-        "small": [reliability(finding_text(name), bins) for name, bins in info.reliability.items()] if info else [],
+        "small": _small(info) if info else [],
     }
     template = "partials/_calibration.html" if wants_fragment(request) else "pages/calibration.html"
     return page(request, template, context)
@@ -49,19 +49,24 @@ def _choices(info: CalibrationInfo | None) -> list[float]:
     return sorted({*ALPHAS, *chosen, *own})
 
 
+def _small(info: CalibrationInfo) -> list[Chart]:
+    limit = reliability_limit(info.reliability.values())
+    return [reliability(finding_text(name), bins, limit) for name, bins in info.reliability.items()]
+
+
 def _charts(info: CalibrationInfo) -> dict[str, Chart | None]:
     if info.preview is None:
         return {}
     threshold = info.preview.score_threshold
     scores = {"clean": info.tested, **({"stamped": info.stamped_scores} if info.stamped_scores else {})}
     return {
-        "scores": histogram("Scores of full tests", "score, logits", scores, threshold, f"α = {info.preview.alpha:g}"),
+        "scores": histogram("Scores of full tests", "score, logits", scores, threshold, "flagged →"),
         "falls": histogram(
             "Falls in the quick screen",
             "fall of the logit",
             {"clean": info.screened},
             info.screen_threshold,
-            "tested in full",
+            "tested in full →",
         ),
         "roc": roc(info.stamped_p, info.preview.alpha),
     }

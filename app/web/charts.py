@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 460, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 14, 14, 38
 _SMALL = 150
-_SMALL_EDGE = 14
+_SMALL_EDGE = 22
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def histogram(
         for i, count in enumerate(of)
         if count
     )
-    every = max(1, math.ceil(bins / 8))
+    every, first = max(1, math.ceil(bins / 8)), round(low / step)  # a tick at zero, wherever the first bin begins
     described = "; ".join(f"{name}: {len(several)} values" for name, several in series.items() if several)
     return Chart(
         title,
         f"{described}. From {min(values):.3g} to {max(values):.3g}.",
         x_label,
         "radiographs",
-        tuple((x(low + i * step), f"{low + i * step:.3g}") for i in range(0, bins + 1, every)),
+        tuple((x(low + i * step), _tick((first + i) * step)) for i in range(bins + 1) if (first + i) % every == 0),
         tuple((y(count), str(count)) for count in _whole_ticks(most)),
         bars=bars,
         rules=((x(threshold), threshold_text),) if threshold is not None else (),
@@ -128,19 +128,19 @@ def roc(p_values: Sequence[float], alpha: float) -> Chart | None:
             ("chance", f"{x(0)},{y(0)} {x(1)},{y(1)}"),
             ("stamped", " ".join(f"{a},{b}" for a, b in points)),
         ),
-        rules=((x(alpha), f"α = {alpha:g}"),),
+        rules=((x(alpha), f"α = {alpha * 100:g} %"),),
     )
 
 
-def reliability(name: str, bins: Sequence[tuple[float, float, int]]) -> Chart:
-    """A small square: what share shows the finding, by the probability that it was given."""
+def reliability(name: str, bins: Sequence[tuple[float, float, int]], limit: float = 1.0) -> Chart:
+    """A small square: what share shows the finding, by the probability it was given. limit: where both axes end."""
     edge, side = _SMALL_EDGE, _SMALL - 2 * _SMALL_EDGE
 
     def x(value: float) -> float:
-        return round(edge + value * side, 1)
+        return round(edge + value / limit * side, 1)
 
     def y(value: float) -> float:
-        return round(edge + (1 - value) * side, 1)
+        return round(edge + (1 - value / limit) * side, 1)
 
     said = [f"given {p:.2f}, shown by {share:.2f} of {n}" for p, share, n in bins]
     return Chart(
@@ -148,10 +148,10 @@ def reliability(name: str, bins: Sequence[tuple[float, float, int]]) -> Chart:
         "; ".join(said) + ".",
         "",
         "",
-        ((x(0), "0"), (x(1), "1")),
-        ((y(0), "0"), (y(1), "1")),
+        ((x(0), "0"), (x(limit), f"{limit:g}")),
+        ((y(0), "0"), (y(limit), f"{limit:g}")),
         lines=(
-            ("chance", f"{x(0)},{y(0)} {x(1)},{y(1)}"),
+            ("chance", f"{x(0)},{y(0)} {x(limit)},{y(limit)}"),
             ("share", " ".join(f"{x(p)},{y(share)}" for p, share, _ in bins)),
         ),
         dots=tuple(("share", x(p), y(share), text) for (p, share, _), text in zip(bins, said, strict=True)),
@@ -162,6 +162,16 @@ def reliability(name: str, bins: Sequence[tuple[float, float, int]]) -> Chart:
         top=edge,
         bottom=edge + side,
     )
+
+
+def reliability_limit(every: Iterable[Sequence[tuple[float, float, int]]]) -> float:
+    """The first tenth that no probability and no share lies above: on one scale all findings can be compared."""
+    most = max((max(p, share) for bins in every for p, share, _ in bins), default=1.0)
+    return min(1.0, max(1, math.ceil(most * 10 - 1e-9)) / 10)
+
+
+def _tick(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _nice(step: float) -> float:

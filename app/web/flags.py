@@ -36,7 +36,7 @@ def flags(
         return page(request, "pages/flags.html", {**context, "study": study})
     if known == context["digest"]:
         return Response(status_code=204)
-    return page(request, "partials/_flags.html", {**context, "study": study})
+    return page(request, "partials/_flags.html", {**context, "study": study, "with_alarms": True})
 
 
 @router.post("/test")

@@ -14,7 +14,7 @@ from sqlalchemy import update
 
 from app.settings import Settings
 from app.tables import AnalysisRow
-from app.web.charts import histogram, reliability, roc
+from app.web.charts import histogram, reliability, reliability_limit, roc
 from model.findings import FINDINGS
 from tests.app.calibrations import by_hand, put
 from tests.app.conftest import png_bytes, started
@@ -130,3 +130,13 @@ def test_charts_put_values_where_they_belong() -> None:
     chart = reliability("Mass", [(0.0, 0.0, 5), (1.0, 0.5, 5)])
     (_, x0, y0, _), (_, x1, y1, _) = chart.dots
     assert (x0, y0) == (chart.left, chart.bottom) and (x1, y1) == (chart.right, (chart.top + chart.bottom) / 2)
+    assert reliability_limit([[(0.05, 0.31, 5)], [(0.2, 0.1, 5)]]) == 0.4 and reliability_limit([]) == 1.0
+    (_, x, y, _), *_ = reliability("Mass", [(0.2, 0.4, 5)], 0.4).dots
+    assert (x, y) == ((chart.left + chart.right) / 2, chart.top)
+
+
+def test_a_chart_has_a_tick_at_zero_wherever_it_begins() -> None:
+    drawn = histogram("Scores", "score", {"clean": [-0.404, 0.05, 0.681]}, 0.473, "flagged →")
+    assert drawn is not None
+    ticks = [text for _, text in drawn.x_ticks]
+    assert "0" in ticks and ticks[0].startswith("−") and len(ticks) <= 9

@@ -98,3 +98,26 @@ def test_a_finding_that_nobody_reports_has_nothing_to_test(analyses: list[Analys
     assert comparison is not None
     html = rendered(comparison, "Hernia")
     assert html.count("so there is nothing to test") == 14 - len(comparison.flagged)
+
+
+def test_an_alarm_is_said_beside_the_image_the_strongest_first(analyses: list[Analysis]) -> None:
+    def with_flags(analysis: Analysis, **flags: Flag) -> Analysis:
+        found = [one.model_copy(update={"flag": flags.get(one.name)}) for one in analysis.findings]
+        return analysis.model_copy(update={"findings": found})
+
+    suspicious = CAUSAL.model_copy(update={"verdict": "suspicious"})
+    nothing = CAUSAL.model_copy(update={"verdict": "no_evidence"})
+    reference = with_flags(analyses[0], Mass=suspicious)
+    candidate = with_flags(analyses[1], Atelectasis=suspicious, Hernia=CAUSAL, Nodule=nothing)
+    comparison = compare([reference, candidate], PAIR)
+    assert comparison is not None
+    assert comparison.alarms == [
+        ("candidate", "Hernia", "causal"),
+        ("candidate", "Atelectasis", "suspicious"),
+        ("reference", "Mass", "suspicious"),
+    ]
+    template = _environment.get_template("partials/_alarms.html")
+    html = template.render(comparison=comparison, study="s", with_alarms=True)
+    assert html.index("⚑ causal") < html.index("⚑ suspicious") and "/studies/s?finding=Hernia#_flags" in html
+    assert 'hx-swap-oob="true"' in html and "Nodule" not in html
+    assert "<li" not in template.render(comparison=compare(analyses, PAIR), study="s")

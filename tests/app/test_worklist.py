@@ -71,7 +71,7 @@ def test_filters_narrow_and_join(client: TestClient) -> None:
     assert numbers(client, "disagreement=true&status=read") == [2]
     assert numbers(client, "sort=priority") == [1, 2, 3, 4]
     page = client.get("/?flag=suspicious&q=study").text
-    assert "study 2.png" in page and "study 1.png" not in page and "△ suspicious" in page
+    assert "study 2.png" in page and "study 1.png" not in page and "⚑ suspicious" in page
     assert "No study fits these filters" in client.get("/?q=absent").text
     assert client.get("/?flag=odd").status_code == 422
 
