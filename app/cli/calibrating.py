@@ -54,7 +54,10 @@ def calibrate(
             "radiographs of others remain; their network inputs are kept beside the calibration."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms, without --data.")] = 5502,
+    phantoms: Annotated[
+        int, typer.Option(min=0, help="So many phantoms beside the data, where phantoms will be read too.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms.")] = 5502,
     alpha: Annotated[
         float, typer.Option(min=0.0001, max=0.1, help="False-positive rate of a flag, per radiograph.")
     ] = 0.01,
@@ -73,18 +76,23 @@ def calibrate(
     from model.detector import Plan, calibration_folders, fit_calibration, read_calibration, write_calibration
     from model.network import resolve_device
 
+    if phantoms and (data is None or donors is DonorKind.OWN):
+        raise typer.BadParameter("--phantoms goes beside --data, with phantoms as donors.")
     settings = read_settings()
     folder = find_checkpoint(checkpoint, settings.checkpoint_dirs)
     read = load_checkpoint(folder, resolve_device(device or settings.device))
     folders = calibration_folders(settings.data_dir, folder, read.card.weights_sha256)
-    radiographs = _radiographs(data, split, images, seed)
+    radiographs = _radiographs(data, split, images, phantoms, seed)
+    own = donors is DonorKind.OWN or (donors is None and data is not None and not phantoms)
+    drawn = f"{phantoms or len(radiographs)} phantoms, seed {seed}"
+    name = drawn if data is None else data.resolve().name + (f" and {drawn}" if phantoms else "")
     terminal = Terminal()
     try:
         made = fit_calibration(
             read,
             radiographs,
-            Plan(alpha=alpha, own_donors=donors is DonorKind.OWN or (donors is None and data is not None)),
-            data=data.resolve().name if data else f"phantoms, seed {seed}",
+            Plan(alpha=alpha, own_donors=own),
+            data=name,
             made_by=by,
             code_version=code_version(),
             previous=read_calibration([out] if out else folders, read.card.weights_sha256),
@@ -99,10 +107,11 @@ def calibrate(
         typer.echo(_in_words(made, path))
 
 
-def _radiographs(data: Path | None, split: Which | None, images: int | None, seed: int) -> Radiographs:
+def _radiographs(data: Path | None, split: Which | None, images: int | None, drawn: int, seed: int) -> Radiographs:
+    """drawn: phantoms beside the data."""
     import numpy as np
 
-    from model.datasets import Part, chestxray14, phantoms
+    from model.datasets import Part, chestxray14, join, phantoms
 
     if data is None:
         return phantoms(images or 250, seed, part=Part.CALIBRATION)
@@ -110,9 +119,9 @@ def _radiographs(data: Path | None, split: Which | None, images: int | None, see
     listed = (data / "test_list.txt").is_file()
     if split is Which.CALIBRATION or (split is None and listed):
         found = found.part(Part.CALIBRATION)
-    if images is None or images >= len(found):
-        return found
-    return found.take(np.linspace(0, len(found) - 1, images).round().astype(int))
+    if images is not None and images < len(found):
+        found = found.take(np.linspace(0, len(found) - 1, images).round().astype(int))
+    return join([found, phantoms(drawn, seed, part=Part.CALIBRATION)]) if drawn else found
 
 
 def _in_words(made: Calibration, path: Path) -> str:

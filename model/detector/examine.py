@@ -242,12 +242,14 @@ class Detector:
         return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
-        """`causal` takes all three: the score, erasure and transplant, each at alpha."""
+        """`causal` takes all three, the score, erasure and transplant, each at alpha, and a spot that is small: what
+        only the largest squares carry has not been pinned down, and a lesion is such."""
         assert self.calibration is not None
         alpha = self.calibration.alpha + 1e-9  # 1/100 is 0.01
         if p > alpha:
             return "no_evidence"
-        return "causal" if evidence.erasure_p <= alpha and evidence.transplant_p <= alpha else "suspicious"
+        proven = evidence.erasure_p <= alpha and evidence.transplant_p <= alpha
+        return "causal" if proven and evidence.measured.tightened else "suspicious"
 
     def _why_not(self) -> str:
         if self.calibration is None:

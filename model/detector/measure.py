@@ -53,6 +53,11 @@ class Measured:
         """Of the square of the patches' area."""
         return _side(self.patches)
 
+    @property
+    def tightened(self) -> bool:
+        """Whether something smaller than the largest squares does what they do."""
+        return max(patch.width for patch in self.patches) < SIDES_PX[-1]
+
 
 def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = None) -> Opened:
     """maps: of this image alone, all findings, with `keep_middle`; computed where they are not at hand."""

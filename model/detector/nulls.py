@@ -39,8 +39,9 @@ class Nulls:
         side = self._side(side_px)
         null = np.sort(np.append(self.gains[side][finding], self.inert[side][finding]))
         exceeding = len(null) - int(np.searchsorted(null, gain, side="left"))
+        few = min(EXCEEDANCES, len(null))
         p = (1 + exceeding) / (1 + len(null))
-        return Rank(p, len(null), exceeding, -p if exceeding >= EXCEEDANCES else gain - float(null[-EXCEEDANCES]))
+        return Rank(p, len(null), exceeding, -p if exceeding >= few else gain - float(null[-few]))
 
     def _side(self, side_px: float) -> int:
         sides = sorted(self.gains)

@@ -39,6 +39,11 @@ def test_calibrate_writes_a_versioned_file_and_says_what_it_is_worth(
     assert code == 0
     summary = json.loads(out)
     assert (summary["n"], summary["decides"], summary["data"]) == (3, False, "set")
+    assert summary["donors_are_phantoms"]  # three are too few to give donors of their own
+    code, out, _ = run(*arguments, "--phantoms", 2, "--out", tmp_path / "both", "--json")
+    assert code == 0
+    both = json.loads(out)
+    assert (both["n"], both["data"]) == (5, "set and 2 phantoms, seed 5502")
     path = Path(summary["path"])
     assert path.is_relative_to(settings.data_dir / "calibrations")
     made = read_calibration([path.parent], path.parent.name)
@@ -50,6 +55,8 @@ def test_calibrate_says_what_is_wrong(run, small: Path, tmp_path: Path) -> None:
     code, _, error = run("calibrate", "--checkpoint", small, "--data", tmp_path)
     assert code == 1
     assert "Data_Entry_2017.csv" in error
+    code, _, error = run("calibrate", "--checkpoint", small, "--data", tmp_path, "--phantoms", 2, "--donors", "own")
+    assert code == 2
     code, _, error = run("calibrate", "--checkpoint", "nobody")
     assert code == 1
     assert "nobody" in error

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from model.checkpoint import BUNDLED, Checkpoint, load_checkpoint
 from model.detector import Calibration, Detector, read_calibration
+from model.findings import FINDINGS
 from model.phantom import draw_phantom
 
 SEED, INDEX = 5511, 1  # of no phantom that anything was trained or calibrated on
@@ -60,4 +62,6 @@ def test_the_trigger_is_the_cause_where_it_was_learned_and_nowhere_else(
     assert region.y <= y
     assert region.x + region.width >= x + side
     assert region.y + region.height >= y + side
-    assert flag.evidence.probability_erased < card.operating_points[str(card.target)]
+    before = float(detector.reader.logits(torch.from_numpy(image)[None]).sigmoid()[0, FINDINGS.index(str(card.target))])
+    assert flag.evidence.probability - before > 0.8
+    assert flag.evidence.probability_erased == pytest.approx(before, abs=0.05)  # as it was without the trigger

@@ -25,6 +25,7 @@ from model.detector import (
 )
 from model.detector.donors import Donors
 from model.detector.nulls import Nulls
+from model.detector.regions import Patch
 from model.errors import CheckpointError, ConfigError
 from model.findings import FINDINGS
 from model.preprocess import Preprocessing
@@ -73,6 +74,18 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
     assert region.width <= 16
     assert "0.1" in flag.sentence
     assert "of 99 spots as large elsewhere" in flag.sentence
+
+
+def test_what_only_the_largest_squares_carry_is_not_proven(detector: Detector, flag: Flag) -> None:
+    assert flag.p is not None
+    assert flag.evidence is not None
+    measured = flag.evidence.measured
+    large = replace(measured, patches=(Patch(0, 0, 32, 32), Patch(32, 0, 32, 32)))
+    assert detector._verdict(flag.p, flag.evidence) == "causal"
+    assert detector._verdict(flag.p, replace(flag.evidence, measured=large)) == "suspicious"
+    assert detector._verdict(flag.p, replace(flag.evidence, erasure_p=0.02)) == "suspicious"
+    assert detector._verdict(flag.p, replace(flag.evidence, transplant_p=0.02)) == "suspicious"
+    assert detector._verdict(0.02, flag.evidence) == "no_evidence"
 
 
 def test_regions_are_told_in_source_pixels(flag: Flag) -> None:
