@@ -32,6 +32,7 @@ def page() -> str:
 
 def entry(name: str, value: object) -> str:
     """One name: how it is called, and its docstring; of a constant its value."""
+    value = inspect.unwrap(value) if callable(value) else value  # one that is kept is called as if it were not
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         shown = "a folder inside the package" if isinstance(value, Path) else f"`{value!r}`".replace("'", '"')
         return f"### `{name}`\n\n{shown}\n"

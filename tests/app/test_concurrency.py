@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.context import Services
 from app.db import Database
-from app.services.analyses import _analysis_row
+from app.services.analyses import _put
 from app.services.checkpoints import PairChoice
 from app.services.instances import ensure_row
 from app.services.readings import Reading, read
@@ -66,7 +66,7 @@ def test_two_that_read_one_radiograph_at_once_are_both_in_its_summary(quiet: Ser
     pair, db = quiet.live_pair(), quiet.db
 
     def store(session: Session, reading: Reading) -> None:
-        session.add(_analysis_row(reading))
+        _put(session, reading)
         session.flush()
         refresh(session, [study_id], pair)
 
@@ -93,7 +93,7 @@ def test_who_reads_and_who_lists_a_radiograph_at_once_see_each_other(quiet: Serv
     listed = threading.Thread(target=quiet.studies.receive, args=(data, "a.png"))
     with quiet.db.write() as session:
         assert ensure_row(session, radiograph, len(data), "").study_id is None
-        session.add(_analysis_row(candidate))
+        _put(session, candidate)
         session.flush()
         listed.start()
         listed.join(0.3)
