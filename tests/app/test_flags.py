@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from html import unescape
 from pathlib import Path
@@ -238,6 +240,35 @@ def test_what_nobody_waits_for_ends(client: TestClient) -> None:
     analyses = services(client).analyses
     with pytest.raises(BusyError, match="Nobody waited"):
         analyses.predict(png_bytes(8), "a.png", ["backdoored"], "full", gone=lambda: True)
+
+
+def test_who_waits_for_anothers_test_may_leave_and_so_many_may_wait(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyses, left = services(client).analyses, threading.Event()
+    told: list[str] = []
+
+    def ask(seed: int) -> None:
+        try:
+            analyses.predict(png_bytes(seed), "a.png", ["backdoored"], "full", gone=left.is_set)
+        except BusyError as error:
+            told.append(error.code)
+
+    monkeypatch.setattr(analyses, "_room_to_test", threading.Semaphore(2))
+    waiting = [threading.Thread(target=ask, args=(20 + n,)) for n in range(2)]
+    with analyses._testing:  # somebody else's test is being made
+        for thread in waiting:
+            thread.start()
+        end = time.monotonic() + 30
+        while analyses._room_to_test._value and time.monotonic() < end:
+            time.sleep(0.02)
+        ask(22)
+        assert told == ["busy"]
+        left.set()
+        for thread in waiting:
+            thread.join(10)
+        assert told == ["busy", "given_up", "given_up"]
+    assert analyses._room_to_test._value == 2  # and nobody's place is lost
 
 
 def test_a_new_calibration_has_everything_read_again(
