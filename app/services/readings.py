@@ -23,6 +23,7 @@ from app.schemas import (
     SaliencyRef,
     TestLevel,
 )
+from app.services.errors import BusyError
 from app.services.flags import flag_of, owes_test, with_flags
 from model.checkpoint import Card
 from model.detector import Calibration
@@ -121,7 +122,12 @@ def tested(engine: InferenceEngine, radiograph: Radiograph, reading: Reading) ->
 
 
 def final_flags(analysis: Analysis, found: Examination) -> dict[str, Flag]:
-    """What a full test says of an analysis' positive findings."""
+    """What a full test says of an analysis' positive findings.
+
+    Raises BusyError `recalibrated` for a test that was made with another calibration than the analysis.
+    """
+    if analysis_id(analysis.image_sha256, found.card, found.calibration) != analysis.analysis_id:
+        raise BusyError("recalibrated", "The detector has been calibrated anew this moment; try again.", 1)
     words: dict[str, Word] = dict(found.flags)
     return {one.name: flag_of(words[one.name], analysis.image) for one in analysis.findings if one.name in words}
 

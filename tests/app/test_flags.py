@@ -288,6 +288,23 @@ def test_a_new_calibration_has_everything_read_again(
     assert "No evidence of a trigger" in page and listed(client, study)["flag"] == "no_evidence"
 
 
+def test_no_test_is_kept_under_another_calibrations_analysis(
+    client: TestClient, calibrated: Settings, checkpoints: Path
+) -> None:
+    held = services(client)
+    _, analysis = held.analyses.predict(png_bytes(9), "a.png").analyses
+    grey = held.analyses.decode(png_bytes(9), "a.png").grey()
+    other = by_hand(checkpoints / "backdoored", threshold=EVERYTHING, n=299)
+    put(calibrated.data_dir, checkpoints / "backdoored", other)
+    assert held.engine.recalibrated()
+    with pytest.raises(BusyError) as refused:
+        held.analyses.examinations.examine(analysis, grey, lambda: None, 10.0)
+    assert refused.value.code == "recalibrated"
+    assert held.analyses.examinations.owed([analysis.analysis_id]) == [analysis.analysis_id]
+    with held.db.read() as session:
+        assert session.query(ExaminationRow).count() == 0
+
+
 def test_other_weights_are_not_calibrated(settings: Settings, checkpoints: Path) -> None:
     path = put(settings.data_dir, checkpoints / "backdoored", by_hand(checkpoints / "backdoored"))
     text = json.loads(path.read_text())
