@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,22 @@ def test_no_test_is_kept_under_another_calibrations_analysis(
     assert held.analyses.examinations.owed([analysis.analysis_id]) == [analysis.analysis_id]
     with held.db.read() as session:
         assert session.query(ExaminationRow).count() == 0
+
+
+def test_a_finding_that_is_positive_in_a_batch_alone_is_not_owed_for_ever(client: TestClient) -> None:
+    held = services(client)
+    _, analysis = held.analyses.predict(png_bytes(10), "a.png").analyses
+    grey = held.analyses.decode(png_bytes(10), "a.png").grey()
+    found = held.engine.examine("backdoored", grey, lambda: None, 10.0)
+    words = {name: word for name, word in found.flags.items() if name != "Effusion"}
+    proofs = {name: proof for name, proof in found.proofs.items() if name in words}
+    assert held.analyses.examinations.keep(analysis, replace(found, flags=words, proofs=proofs))
+    told = flags(held.analyses.analysis(analysis.analysis_id).model_dump())
+    assert {flag["state"] for flag in told.values()} == {"final"}
+    assert told["Effusion"]["verdict"] == "no_evidence" and told["Effusion"]["score"] == 1.0
+    with held.db.read() as session:
+        row = session.get(AnalysisRow, analysis.analysis_id)
+        assert not row.owes_test and row.p_value == pytest.approx(1 / 200)
 
 
 def test_other_weights_are_not_calibrated(settings: Settings, checkpoints: Path) -> None:
