@@ -59,6 +59,12 @@ def make_detector(checkpoint: Checkpoint, calibration: Calibration | None) -> De
     return detector
 
 
+def need_donors(detector: Detector) -> None:
+    """Draws or loads what full tests need, where any can be made. Raises CheckpointError `bad_calibration`."""
+    if detector.calibration is not None and detector.calibration.decides:
+        _ = detector.donors
+
+
 def examine(detector: Detector, image: np.ndarray, pause: Callable[[], None]) -> Examination:
     """The full test of every positive finding that the screen asks for. image: S×S, as the network sees it.
 
