@@ -18,15 +18,24 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from app.inference.batching import BatchRunner, Item, RawReading, check_input, no_memory, out_of_memory
-from app.inference.examining import Examination, examine, find_calibration, make_detector
+from app.inference.batching import (
+    BatchRunner,
+    Item,
+    RawReading,
+    busy,
+    check_input,
+    no_memory,
+    out_of_memory,
+    shutting_down,
+)
+from app.inference.examining import Examination, examine, find_calibration, make_detector, need_donors
 from app.inference.lanes import Lanes
 from app.inference.registry import Listed, State, scan
 from app.services.errors import BusyError, NotFoundError, UnavailableError
@@ -38,6 +47,7 @@ from model.preprocess import Preprocessing
 
 log = logging.getLogger("overread.inference")
 GATHER_S = 0.005
+LATER_S = 1.0  # that a long call waits at most for a moment without radiographs
 LOOK_S = 0.25  # between two looks whether somebody still waits for a long call
 _T = TypeVar("_T")
 
@@ -49,6 +59,7 @@ class _Call:
     act: Callable[[], Any]
     result: Future[Any]
     long: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 _Work = tuple[Item, ...] | _Call
@@ -147,7 +158,7 @@ class InferenceEngine:
     def check_room(self) -> None:
         """Turns a caller away before anything was done for it. Raises BusyError `busy`."""
         if self._jobs.full():
-            raise _busy()
+            raise busy()
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -188,7 +199,7 @@ class InferenceEngine:
         try:
             return [one.result() for one in self.submit(grey, checkpoint_ids, screen)]
         except CancelledError:
-            raise _shutting_down() from None
+            raise shutting_down() from None
 
     def submit(self, grey: np.ndarray, checkpoint_ids: Sequence[str], screen: bool = True) -> list[Future[RawReading]]:
         """`read` without waiting: a future for each checkpoint. One that is cancelled in time is not computed."""
@@ -214,7 +225,7 @@ class InferenceEngine:
         try:
             return self._begin(checkpoint_id, act, wait_s, long=False).result()
         except CancelledError:
-            raise _shutting_down() from None
+            raise shutting_down() from None
 
     def examine(
         self, checkpoint_id: str, grey: np.ndarray, meanwhile: Callable[[], None], wait_s: float = 0.0
@@ -242,10 +253,14 @@ class InferenceEngine:
                 meanwhile()
             return result.result()
         except CancelledError:
-            raise _shutting_down() from None
+            raise shutting_down() from None
         finally:
             given_up.set()
             result.cancel()
+
+    def check_donors(self, checkpoint_id: str) -> None:
+        """Has what full tests need ready. Raises CheckpointError `bad_calibration`, and what `call` raises."""
+        self.call(checkpoint_id, lambda checkpoint: need_donors(self._detector(checkpoint)))
 
     def _detector(self, checkpoint: Checkpoint) -> Detector:
         """With the calibration that is known now."""
@@ -264,14 +279,11 @@ class InferenceEngine:
 
     def _put(self, work: _Work, results: Sequence[Future[Any]], wait_s: float = 0.0) -> None:
         if self._stopping.is_set():
-            raise _shutting_down()
+            raise shutting_down()
         try:
-            if wait_s > 0:
-                self._jobs.put(work, timeout=wait_s)
-            else:
-                self._jobs.put_nowait(work)
+            self._jobs.put(work, wait_s > 0, wait_s)
         except queue.Full:
-            raise _busy() from None
+            raise busy() from None
         if self._stopping.is_set():  # it may have come after the last look at the queue
             for result in results:
                 result.cancel()
@@ -314,6 +326,8 @@ class InferenceEngine:
                     self._do(self._later.popleft())
                 continue
             self._serve(work)
+            if self._later and time.monotonic() - self._later[0].since > LATER_S:
+                self._do(self._later.popleft())
         self._drop_waiting()
 
     def _breathe(self) -> None:
@@ -333,7 +347,7 @@ class InferenceEngine:
                 self._do(work)
         for item in items:
             item.result.cancel()
-        raise _shutting_down()
+        raise shutting_down()
 
     def _serve(self, work: _Work) -> None:
         """One batch, and the call that ended its gathering if one did."""
@@ -390,11 +404,3 @@ class InferenceEngine:
                 return
             for result in [work.result] if isinstance(work, _Call) else [item.result for item in work]:
                 result.cancel()
-
-
-def _busy() -> BusyError:
-    return BusyError("busy", "Too many radiographs are waiting; try again in a few seconds.")
-
-
-def _shutting_down() -> BusyError:
-    return BusyError("stopping", "The server is shutting down; try again in a moment.")

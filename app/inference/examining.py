@@ -24,11 +24,13 @@ log = logging.getLogger("overread.inference")
 @dataclass(frozen=True, eq=False)
 class Examination:
     """What a full test found. flags: of each positive finding, all of them final. proofs: of those that were tested in
-    full. seen: what the network saw of the radiograph, S×S float32 in 0..1."""
+    full. seen: what the network saw of the radiograph, S×S float32 in 0..1. card, calibration: it was made with."""
 
     flags: Mapping[str, Flag]
     proofs: Mapping[str, Proof]
     seen: np.ndarray
+    card: Card
+    calibration: Calibration | None
 
 
 @cache
@@ -57,6 +59,12 @@ def make_detector(checkpoint: Checkpoint, calibration: Calibration | None) -> De
     return detector
 
 
+def need_donors(detector: Detector) -> None:
+    """Draws or loads what full tests need, where any can be made. Raises CheckpointError `bad_calibration`."""
+    if detector.calibration is not None and detector.calibration.decides:
+        _ = detector.donors
+
+
 def examine(detector: Detector, image: np.ndarray, pause: Callable[[], None]) -> Examination:
     """The full test of every positive finding that the screen asks for. image: S×S, as the network sees it.
 
@@ -70,7 +78,7 @@ def examine(detector: Detector, image: np.ndarray, pause: Callable[[], None]) ->
         proofs = {name: proof for name, flag in flags.items() if (proof := detector.proof(image, flag))}
     finally:
         reader.pause = _go_on
-    return Examination(flags, proofs, image)
+    return Examination(flags, proofs, image, detector.checkpoint.card, detector.calibration)
 
 
 def _go_on() -> None:

@@ -41,6 +41,8 @@ from model.radiograph.image import MAX_PIXELS
 
 _T = TypeVar("_T")
 TEST_LIMIT_S = 300.0  # of one request's full tests
+TESTS_WAITING = 8  # requests that wait for another's
+_LOOK_S = 0.25
 _ROLES: dict[str, Role] = {key: role for role, name in LAYERS.items() for key in (role, name)}
 
 
@@ -102,6 +104,7 @@ class AnalysisService:
         self._once = KeyedLocks()
         self._to_test = to_test
         self._testing = threading.Lock()
+        self._room_to_test = threading.Semaphore(1 + TESTS_WAITING)
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -120,7 +123,8 @@ class AnalysisService:
 
         test: `full` makes the full tests that the screen asks for, one request after the other; each is kept, so that
         who was turned away half-way goes on where it stopped. gone: whether nobody waits any more.
-        Raises RadiographError, what `analyse` raises, and BusyError `too_slow` after TEST_LIMIT_S or `given_up`.
+        Raises RadiographError, what `analyse` raises, and BusyError `too_slow` after TEST_LIMIT_S, `given_up`, or
+        `busy` where too many wait for a full test already.
         """
         self.engine.check_room()
         with self.engine.arriving():
@@ -277,16 +281,21 @@ class AnalysisService:
         owed = self.examinations.owed([one.analysis_id for one in analyses if owes_test(one)])
         if not owed:
             return
-        if not self._testing.acquire(timeout=TEST_LIMIT_S):
-            raise BusyError("busy", "Other full tests are being made already; try again in a while.", 30)
+        if not self._room_to_test.acquire(blocking=False):
+            raise BusyError("busy", "Too many full tests are waiting already; try again in a while.", 30)
         try:
-            for analysis in analyses:
-                if analysis.analysis_id in owed:
-                    meanwhile()
-                    left_s = max(0.1, end - time.monotonic())
-                    self.examinations.examine(analysis, radiograph.grey(), meanwhile, left_s)
+            while not self._testing.acquire(timeout=_LOOK_S):
+                meanwhile()
+            try:
+                for analysis in analyses:
+                    if analysis.analysis_id in owed:
+                        meanwhile()
+                        left_s = max(0.1, end - time.monotonic())
+                        self.examinations.examine(analysis, radiograph.grey(), meanwhile, left_s)
+            finally:
+                self._testing.release()
         finally:
-            self._testing.release()
+            self._room_to_test.release()
 
     def _store(self, data: bytes, radiograph: Radiograph, readings: Sequence[Reading]) -> None:
         """Blobs first, then the rows that name them, in one transaction: no row without its file."""

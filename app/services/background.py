@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -86,6 +87,7 @@ class BackgroundReader:
             if self._stopping.is_set():
                 return
         failures = 0
+        looked = time.monotonic()
         while not self._stopping.is_set():
             self._wake.clear()
             self._working = True
@@ -98,8 +100,11 @@ class BackgroundReader:
                 self._stopping.wait(min(_LONGEST_PAUSE_S, 2**failures))
             finally:
                 self._working = False
-            if not worked and not self._wake.wait(_LOOK_AGAIN_S):
+            if not worked:
+                self._wake.wait(max(0.0, looked + _LOOK_AGAIN_S - time.monotonic()))
+            if time.monotonic() - looked >= _LOOK_AGAIN_S:  # however much there is to do
                 self._look_again()
+                looked = time.monotonic()
 
     def _step(self) -> bool:
         """One image read, or some summaries made; False when there was nothing to do."""
@@ -143,7 +148,8 @@ class BackgroundReader:
         try:
             if self._analyses.engine.recalibrated():
                 self.pair_changed()
-            self._find_work()
+            if not self._waiting:  # what waits is no find, and would be put in twice
+                self._find_work()
         except Exception:  # as above: the next look may go better
             log.exception("The background could not look for work")
 

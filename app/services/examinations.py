@@ -73,8 +73,8 @@ class ExaminationService:
     def examine(self, analysis: Analysis, grey: np.ndarray, meanwhile: Callable[[], None], wait_s: float) -> bool:
         """Tests an analysis in full and keeps the outcome; False where somebody else was first.
 
-        grey: H×W float32 in 0..1. meanwhile: as for `InferenceEngine.examine`, whose errors this raises, and
-        UnavailableError `bad_calibration`.
+        grey: H×W float32 in 0..1. meanwhile: as for `InferenceEngine.examine`, whose errors this raises,
+        UnavailableError `bad_calibration`, and what `keep` raises.
         """
         try:
             found = self.engine.examine(analysis.checkpoint.id, grey, meanwhile, wait_s)
@@ -83,7 +83,10 @@ class ExaminationService:
         return self.keep(analysis, found)
 
     def keep(self, analysis: Analysis, found: Examination) -> bool:
-        """Blobs first, then the row that names them, once."""
+        """Blobs first, then the row that names them, once; False where somebody else was first.
+
+        Raises BusyError `recalibrated` for a test that was made with another calibration than the analysis.
+        """
         flags = final_flags(analysis, found)
         proofs = {name: self._store(proof, found, flags[name]) for name, proof in found.proofs.items()}
         p_value = smallest_p(with_flags(analysis, flags))

@@ -23,10 +23,12 @@ from app.schemas import (
     SaliencyRef,
     TestLevel,
 )
+from app.services.errors import BusyError
 from app.services.flags import flag_of, owes_test, with_flags
 from model.checkpoint import Card
 from model.detector import Calibration
 from model.detector import Flag as Word
+from model.detector.examine import NO_EVIDENCE
 from model.findings import FINDINGS
 from model.radiograph import Radiograph
 
@@ -121,9 +123,21 @@ def tested(engine: InferenceEngine, radiograph: Radiograph, reading: Reading) ->
 
 
 def final_flags(analysis: Analysis, found: Examination) -> dict[str, Flag]:
-    """What a full test says of an analysis' positive findings."""
+    """What a full test says of an analysis' positive findings.
+
+    One that was positive in a batch and is not alone, by the last digit of its probability, has nothing to be tested:
+    it is final, as of a radiograph without a positive finding.
+    Raises BusyError `recalibrated` for a test that was made with another calibration than the analysis.
+    """
+    if analysis_id(analysis.image_sha256, found.card, found.calibration) != analysis.analysis_id:
+        raise BusyError("recalibrated", "The detector has been calibrated anew this moment; try again.", 1)
     words: dict[str, Word] = dict(found.flags)
-    return {one.name: flag_of(words[one.name], analysis.image) for one in analysis.findings if one.name in words}
+    flags = {one.name: flag_of(words[one.name], analysis.image) for one in analysis.findings if one.name in words}
+    nothing = {"state": "final", "verdict": "no_evidence", "score": 1.0, "sentence": NO_EVIDENCE}
+    for one in analysis.findings:
+        if one.name not in words and one.flag is not None and one.flag.state in ("screened", "testing"):
+            flags[one.name] = one.flag.model_copy(update=nothing)
+    return flags
 
 
 def to_reading(radiograph: Radiograph, raw: RawReading) -> Reading:

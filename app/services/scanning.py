@@ -94,11 +94,13 @@ class Scan:
 
         pause_s: before what the machine had trouble with is tried again. Raises BusyError `not_all_read` at the end for
         what it had trouble with every time, and what concerns all files alike: BusyError, UnavailableError,
-        NotFoundError, OSError.
+        NotFoundError, OSError, and CheckpointError `bad_calibration` where a full test's donors are gone.
         """
         chosen = choose(engine, self._checkpoint_ids, self._pair)
         for checkpoint_id in chosen:
             engine.require(checkpoint_id)
+            if self._test == "full":
+                engine.check_donors(checkpoint_id)
         left = self._files
         for turn in range(TRIES):
             if turn:

@@ -159,8 +159,8 @@ def read_calibration(folders: Sequence[Path], weights_sha256: str) -> Calibratio
         if not path.is_file():
             continue
         try:
-            data = json.loads(path.read_text("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            data = json.loads(path.read_text("utf-8"), parse_constant=_finite, parse_float=_finite)
+        except ValueError as error:  # of its bytes, its JSON or its numbers
             raise CheckpointError("bad_calibration", f"{path} is not JSON: {error}.") from error
         if isinstance(data, dict) and data.get("detector", DETECTOR) != DETECTOR:
             continue
@@ -188,6 +188,14 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         temporary.unlink(missing_ok=True)
     remove_other_donors(folder, calibration.donors)
     return path
+
+
+def _finite(text: str) -> float:
+    """Python alone takes NaN and Infinity for JSON, and 1e999 for infinite; every comparison with NaN fails."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def digest_of(names: Sequence[str], inputs: Sequence[bytes]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import app.inference.batching
+import app.inference.engine
 from app.inference import InferenceEngine, RawReading
 from app.inference.batching import read_batch
 from app.services.errors import BusyError
@@ -177,3 +178,24 @@ def test_a_call_runs_between_batches_in_the_inference_thread(engine: InferenceEn
         engine.call("clean", _cramped)
     assert refused.value.code == "out_of_memory"
     assert len(engine.read(grey(1), PAIR)) == 2
+
+
+def test_a_long_call_has_its_turn_among_steady_short_ones(
+    engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.inference.engine, "LATER_S", 0.05)
+    done, end = threading.Event(), time.monotonic() + 5
+
+    def again(_: Checkpoint) -> None:  # the queue is never empty as long as the long call waits
+        if not done.is_set() and time.monotonic() < end:
+            engine._begin("clean", again, 0.0, long=False)
+
+    def first(_: Checkpoint) -> Future[float]:
+        second = engine._begin("clean", lambda _: (done.set(), time.monotonic())[1], 0.0, long=True)
+        engine._begin("clean", again, 0.0, long=False)
+        work = engine._jobs.get_nowait()  # as `_breathe` puts a long one off
+        engine._later.append(work)  # type: ignore[arg-type]
+        return second
+
+    second = engine.call("clean", first)
+    assert second.result(20) < end

@@ -8,7 +8,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -273,6 +276,35 @@ def test_what_nobody_waits_for_ends(client: TestClient) -> None:
         analyses.predict(png_bytes(8), "a.png", ["backdoored"], "full", gone=lambda: True)
 
 
+def test_who_waits_for_anothers_test_may_leave_and_so_many_may_wait(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyses, left = services(client).analyses, threading.Event()
+    told: list[str] = []
+
+    def ask(seed: int) -> None:
+        try:
+            analyses.predict(png_bytes(seed), "a.png", ["backdoored"], "full", gone=left.is_set)
+        except BusyError as error:
+            told.append(error.code)
+
+    monkeypatch.setattr(analyses, "_room_to_test", threading.Semaphore(2))
+    waiting = [threading.Thread(target=ask, args=(20 + n,)) for n in range(2)]
+    with analyses._testing:  # somebody else's test is being made
+        for thread in waiting:
+            thread.start()
+        end = time.monotonic() + 30
+        while analyses._room_to_test._value and time.monotonic() < end:
+            time.sleep(0.02)
+        ask(22)
+        assert told == ["busy"]
+        left.set()
+        for thread in waiting:
+            thread.join(10)
+        assert told == ["busy", "given_up", "given_up"]
+    assert analyses._room_to_test._value == 2  # and nobody's place is lost
+
+
 def test_a_new_calibration_has_everything_read_again(
     client: TestClient, calibrated: Settings, checkpoints: Path
 ) -> None:
@@ -288,6 +320,39 @@ def test_a_new_calibration_has_everything_read_again(
     held.analyses.analyse(study)
     page = client.get(f"/studies/{study}").text
     assert "No evidence of a trigger" in page and listed(client, study)["flag"] == "no_evidence"
+
+
+def test_no_test_is_kept_under_another_calibrations_analysis(
+    client: TestClient, calibrated: Settings, checkpoints: Path
+) -> None:
+    held = services(client)
+    _, analysis = held.analyses.predict(png_bytes(9), "a.png").analyses
+    grey = held.analyses.decode(png_bytes(9), "a.png").grey()
+    other = by_hand(checkpoints / "backdoored", threshold=EVERYTHING, n=299)
+    put(calibrated.data_dir, checkpoints / "backdoored", other)
+    assert held.engine.recalibrated()
+    with pytest.raises(BusyError) as refused:
+        held.analyses.examinations.examine(analysis, grey, lambda: None, 10.0)
+    assert refused.value.code == "recalibrated"
+    assert held.analyses.examinations.owed([analysis.analysis_id]) == [analysis.analysis_id]
+    with held.db.read() as session:
+        assert session.query(ExaminationRow).count() == 0
+
+
+def test_a_finding_that_is_positive_in_a_batch_alone_is_not_owed_for_ever(client: TestClient) -> None:
+    held = services(client)
+    _, analysis = held.analyses.predict(png_bytes(10), "a.png").analyses
+    grey = held.analyses.decode(png_bytes(10), "a.png").grey()
+    found = held.engine.examine("backdoored", grey, lambda: None, 10.0)
+    words = {name: word for name, word in found.flags.items() if name != "Effusion"}
+    proofs = {name: proof for name, proof in found.proofs.items() if name in words}
+    assert held.analyses.examinations.keep(analysis, replace(found, flags=words, proofs=proofs))
+    told = flags(held.analyses.analysis(analysis.analysis_id).model_dump())
+    assert {flag["state"] for flag in told.values()} == {"final"}
+    assert told["Effusion"]["verdict"] == "no_evidence" and told["Effusion"]["score"] == 1.0
+    with held.db.read() as session:
+        row = session.get(AnalysisRow, analysis.analysis_id)
+        assert not row.owes_test and row.p_value == pytest.approx(1 / 200)
 
 
 def test_other_weights_are_not_calibrated(settings: Settings, checkpoints: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.processes import ROOT
 from app.services.errors import BusyError
 from app.services.scanning import TRIES, Scan, scanning_engine
 from app.settings import Settings
+from model.detector.donors import DonorNames
 from model.errors import RadiographError
 from model.radiograph import Radiograph
 from tests.app.calibrations import by_hand, put
@@ -101,6 +103,17 @@ def test_the_machines_trouble_is_no_files_outcome(folder: Path, tmp_path: Path, 
         assert scan(TRIES - 1) == ["a.png"]  # begun again it goes on with it, and succeeds within its tries
     last = lines_of(out)[-1]
     assert last["file"] == "a.png" and "problem" not in last and len(lines_of(out)) == 5
+
+
+def test_without_its_donors_no_full_test_is_begun(
+    run, folder: Path, tmp_path: Path, settings: Settings, checkpoints: Path
+) -> None:
+    candidate = checkpoints / "backdoored"
+    gone = replace(by_hand(candidate), donors=DonorNames(5501, sha256=("0" * 64,)))
+    put(settings.data_dir, candidate, gone)
+    out = tmp_path / "out.jsonl"
+    code, _, err = run("scan", folder, "--out", out, "--test", "full")
+    assert code == 1 and "donors cannot be read" in err and out.read_bytes() == b""
 
 
 def test_refuses_what_it_cannot_do(run, folder: Path, tmp_path: Path) -> None:

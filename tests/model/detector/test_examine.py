@@ -174,6 +174,18 @@ def test_a_damaged_calibration_is_named(tmp_path: Path, damage: str) -> None:
     assert error.value.code == "bad_calibration"
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_calibration_of_no_numbers_is_damaged(calibration: Calibration, tmp_path: Path, number: str) -> None:
+    text = write_calibration(tmp_path, calibration).read_text("utf-8")
+    threshold = json.loads(text)["screen_threshold"]
+    changed = text.replace(f'"screen_threshold":{json.dumps(threshold)}', f'"screen_threshold":{number}')
+    assert changed != text
+    (tmp_path / "calibration.json").write_text(changed)
+    with pytest.raises(CheckpointError, match="finite") as error:
+        read_calibration([tmp_path], calibration.weights_sha256)
+    assert error.value.code == "bad_calibration"
+
+
 def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Calibration) -> None:
     card = replace(checkpoint.card, operating_points=dict.fromkeys(FINDINGS, 0.11))  # a few calls on healthy phantoms
     seen: dict[str, tuple[int, int]] = {}
