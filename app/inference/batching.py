@@ -154,16 +154,6 @@ def read_batch(
     ]
 
 
-def busy() -> BusyError:
-    """What whoever comes to a full queue is told."""
-    return BusyError("busy", "Too many radiographs are waiting; try again in a few seconds.")
-
-
-def shutting_down() -> BusyError:
-    """What whoever waits while the server stops is told."""
-    return BusyError("stopping", "The server is shutting down; try again in a moment.")
-
-
 def no_memory() -> BusyError:
     """What whoever asked is told when the device has no memory even for one."""
     return BusyError("out_of_memory", "The device has no memory left for this; try again in a while.", 10)

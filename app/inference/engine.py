@@ -25,20 +25,11 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from app.inference.batching import (
-    BatchRunner,
-    Item,
-    RawReading,
-    busy,
-    check_input,
-    no_memory,
-    out_of_memory,
-    shutting_down,
-)
+from app.inference.batching import BatchRunner, Item, RawReading, check_input, no_memory, out_of_memory
 from app.inference.examining import Examination, examine, find_calibration, make_detector, need_donors
 from app.inference.lanes import Lanes
 from app.inference.registry import Listed, State, scan
-from app.services.errors import BusyError, NotFoundError, UnavailableError
+from app.services.errors import BusyError, NotFoundError, UnavailableError, busy, shutting_down
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.detector import Detector
 from model.errors import OverreadError
@@ -281,7 +272,10 @@ class InferenceEngine:
         if self._stopping.is_set():
             raise shutting_down()
         try:
-            self._jobs.put(work, wait_s > 0, wait_s)
+            if wait_s > 0:
+                self._jobs.put(work, timeout=wait_s)
+            else:
+                self._jobs.put_nowait(work)
         except queue.Full:
             raise busy() from None
         if self._stopping.is_set():  # it may have come after the last look at the queue

@@ -43,6 +43,16 @@ class UnavailableError(OverreadError):
     """Something that is listed but cannot be used, until somebody mends it."""
 
 
+def busy() -> BusyError:
+    """What whoever comes to a full queue is told."""
+    return BusyError("busy", "Too many radiographs are waiting; try again in a few seconds.")
+
+
+def shutting_down() -> BusyError:
+    """What whoever waits while the server stops is told."""
+    return BusyError("stopping", "The server is shutting down; try again in a moment.")
+
+
 def passes(error: Exception) -> bool:
     """Whether the trouble was the machine's, not the file's: the same may go well later, and is no outcome."""
     if isinstance(error, OverreadError):
