@@ -25,6 +25,7 @@ from model.saliency import MIN_SIZE_PX, gradcam
 
 log = logging.getLogger("overread.inference")
 Role = Literal["middle", "last"]
+PARTS = 2  # a lane: four radiographs on one core take 7 % less time each than eight, which its cache does not hold
 LAYERS: dict[Role, str] = {"middle": MIDDLE_LAYER, "last": LAST_LAYER}
 
 
@@ -83,7 +84,8 @@ class BatchRunner:
         for item in items:
             if item.result.set_running_or_notify_cancel():  # else nobody waits for it any more
                 groups.setdefault(item.group, []).append(item)
-        size = min(self.largest, math.ceil(sum(map(len, groups.values())) / self._lanes.count))
+        parts = PARTS * self._lanes.count if self._lanes.count > 1 else 1
+        size = min(self.largest, math.ceil(sum(map(len, groups.values())) / parts))
         batches = [group[first : first + size] for group in groups.values() for first in range(0, len(group), size)]
         self._lanes.run([partial(self._answer, batch) for batch in batches])
 

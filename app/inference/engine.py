@@ -322,6 +322,7 @@ class InferenceEngine:
             self._serve(work)
             if self._later and time.monotonic() - self._later[0].since > LATER_S:
                 self._do(self._later.popleft())
+        self._lanes.settle()
         self._drop_waiting()
 
     def _breathe(self) -> None:
@@ -332,6 +333,7 @@ class InferenceEngine:
                 work = self._jobs.get_nowait()
             except queue.Empty:
                 self._runner.run(items)
+                self._lanes.settle()
                 return
             if not isinstance(work, _Call):
                 items += work
@@ -363,8 +365,8 @@ class InferenceEngine:
                 work = self._later.popleft()
             self._do(work)
 
-    @staticmethod
-    def _do(work: _Call) -> None:
+    def _do(self, work: _Call) -> None:
+        self._lanes.settle()  # it has the device to itself
         if work.result.set_running_or_notify_cancel():
             try:
                 work.result.set_result(work.act())

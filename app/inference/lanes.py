@@ -7,7 +7,7 @@ threads compute wait for each other after every operation, above all while the o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
@@ -18,20 +18,29 @@ class Lanes:
     def __init__(self, device: torch.device) -> None:
         self._cores = torch.get_num_threads()
         self.count = self._cores if device.type == "cpu" else 1
+        self._running: set[Future[None]] = set()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="lane") if self.count > 1 else None
 
     def run(self, tasks: Sequence[Callable[[], None]]) -> None:
-        """Runs them all and returns when the last is done. Raises what the first failing one raised."""
+        """Runs them, and returns once a lane is free: what comes next need not wait for the last of them.
+
+        A single one has all cores, and is done at the return. What a task raises is its own affair.
+        """
         if self._pool is None or len(tasks) < 2:
+            self.settle()
             for task in tasks:
                 task()
             return
         share = max(1, self._cores // min(len(tasks), self.count))
-        running = [self._pool.submit(_with_threads, share, task) for task in tasks]
-        try:
-            for one in running:
-                one.result()
-        finally:
+        self._running |= {self._pool.submit(_with_threads, share, task) for task in tasks}
+        while len(self._running) >= self.count:
+            self._running = wait(self._running, return_when=FIRST_COMPLETED).not_done
+
+    def settle(self) -> None:
+        """Waits for the last of them, and gives the caller's thread all cores again."""
+        if self._running:
+            wait(self._running)
+            self._running = set()
             torch.set_num_threads(self._cores)  # MKL's number is the process's, not the thread's
 
     def close(self) -> None:
