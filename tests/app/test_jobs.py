@@ -306,7 +306,7 @@ def test_reanalysis_leaves_what_the_machine_had_trouble_with_to_the_next_attempt
     spec = {"checkpoints": ["clean"], "instances": received}
     context = Noted(settings)
     with monkeypatch.context() as patch:
-        patch.setattr(reanalyse, "Decoder", lambda *_: Unlucky("0.png", 2))
+        patch.setattr("app.jobs.analysing.Decoder", lambda *_: Unlucky("0.png", 2))
         with pytest.raises(BusyError, match="1 of 2 could not be read for now"):
             reanalyse.run(spec, context)
     assert context.resumed is not None and list(context.resumed["later"]) == received[:1]

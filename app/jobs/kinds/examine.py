@@ -10,22 +10,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from app.blobs import BlobStore
 from app.db import Database
-from app.decoding import Decoder
-from app.inference import InferenceEngine
+from app.jobs.analysing import analysing
 from app.jobs.context import Context, JobCancelled, StaleAttempt
 from app.jobs.ledger import Job, JobState, Ledger
 from app.services.analyses import AnalysisService
-from app.services.checkpoints import PairChoice
 from app.services.errors import BusyError, passes
 from app.services.examinations import waiting
-from app.services.scanning import PATIENCE
 from app.tables import AnalysisRow
 from model.errors import OverreadError
 
@@ -75,22 +72,11 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     Raises BusyError `not_all_tested` for what the machine had trouble with: the next attempt tests it.
     """
     keys: list[str] = list(spec["analyses"])
-    settings = ctx.settings
-    db = Database(settings.resolved_database_url)
-    pair = PairChoice(db, settings.pair)
-    needed = dict.fromkeys([*_checkpoints(db, keys), *pair()])  # the live pair's cards, for the worklist's summaries
-    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, list(needed), data_dir=settings.data_dir)
-    decoder = Decoder(1, PATIENCE * settings.decode_timeout_s, settings.decode_memory_mb)
-    blobs = BlobStore(settings.data_dir / "blobs")
-    service = AnalysisService(db, blobs, engine, pair, settings.max_pixels, decoder)
-    engine.start()
-    try:
-        engine.wait_settled()
+    with (
+        closing(Database(ctx.settings.resolved_database_url)) as db,
+        analysing(ctx.settings, db, _checkpoints(db, keys)) as service,
+    ):
         return _Tests(service, ctx).run(keys)
-    finally:
-        engine.stop()
-        decoder.close()
-        db.close()
 
 
 class _Tests:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import torch
 
-from app.blobs import BlobStore
 from app.db import Database
-from app.decoding import Decoder
 from app.inference import InferenceEngine
+from app.jobs.analysing import analysing
 from app.jobs.context import Context, JobCancelled
 from app.jobs.kinds import examine
 from app.jobs.ledger import Job, Ledger, new_sweep
-from app.services.analyses import AnalysisService
-from app.services.checkpoints import PairChoice
 from app.services.errors import BusyError, passes
-from app.services.scanning import PATIENCE
 from app.services.unread import readers, unread
 from model.errors import OverreadError
 
@@ -58,19 +55,12 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     torch.set_num_threads(1)
     instances: list[str] = list(spec["instances"])
     state: dict[str, Any] = {"next": 0, "refused": {}, "later": {}, **(ctx.resumed or {})}
-    settings = ctx.settings
-    db = Database(settings.resolved_database_url)
-    pair = PairChoice(db, settings.pair)
-    needed = dict.fromkeys([*spec["checkpoints"], *pair()])  # the live pair's cards, for the worklist's summaries
-    engine = InferenceEngine(settings.checkpoint_dirs, settings.device, 1, list(needed), data_dir=settings.data_dir)
-    decoder = Decoder(1, PATIENCE * settings.decode_timeout_s, settings.decode_memory_mb)
-    blobs = BlobStore(settings.data_dir / "blobs")
-    service = AnalysisService(db, blobs, engine, pair, settings.max_pixels, decoder)
-    engine.start()
-    try:
-        engine.wait_settled()
+    with (
+        closing(Database(ctx.settings.resolved_database_url)) as db,
+        analysing(ctx.settings, db, spec["checkpoints"]) as service,
+    ):
         for checkpoint_id in spec["checkpoints"]:
-            engine.require(checkpoint_id)
+            service.engine.require(checkpoint_id)
         refused: dict[str, str] = dict(state["refused"])
         later: dict[str, str] = dict(state["later"])
 
@@ -95,9 +85,5 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
             why = next(iter(later.values()))
             raise BusyError("not_all_read", f"{len(later)} of {len(instances)} could not be read for now: {why}")
         ctx.report(len(instances), len(instances), "radiographs")
-        examine.request_waiting(Ledger(db), readers(engine, pair()).values())
+        examine.request_waiting(Ledger(db), readers(service.engine, service.pair).values())
         return {"read": len(instances) - len(refused), "refused": refused}
-    finally:
-        engine.stop()
-        decoder.close()
-        db.close()
