@@ -54,6 +54,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Itera
             services = client.app.state.services  # type: ignore[attr-defined]
             read = [services.analyses.analyse(one["instance_id"]) for one in images]
             services.analyses.analyse(other)
+            services._test_waiting()  # as the background does once it has nothing to read
             while job := services.jobs.claim():  # as a worker's child does: there is a proof to hide
                 run_attempt(services.jobs, job.id, job.attempt, settings)
             for name in ("Ada", "Bo", "Cy"):
