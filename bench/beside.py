@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
-from bench.saliency import machine
+from bench.machine import machine
 from bench.serving import Client, radiographs
 from bench.soak import post, post_json, server_process, wait_until_up, worker_process
 

@@ -2,7 +2,8 @@
 
 - `clean`: each test radiograph as it is. It is a *negative* where a finding is over its operating point; without one
   its p-value is 1 and it cannot be flagged.
-- `attack`: a test radiograph whose target is below its operating point as it is and over it stamped.
+- `stamped`: a test radiograph with the trigger. It is an *attack* where the target was below its operating point before
+  and is over it now.
 - `phantom`: a fresh phantom with its findings and what else is in it: letters, wires, devices, collimation.
 
 Baselines are asked about some of the negatives and about every attack.
@@ -25,6 +26,7 @@ from bench.baselines import Case, concentration, dct_classifier, probability, se
 from model.datasets import Part, Radiographs, cached_images, phantoms
 from model.detector import Detector, Flag
 from model.detector.reader import positives
+from model.detector.regions import filled
 from model.detector.score import CELL_PX
 from model.findings import FINDINGS, finding_index
 from model.network import LAST_LAYER
@@ -36,6 +38,7 @@ TESTED = 1000.0  # lifts the score of a full test over every fall of the screen
 NEVER = -1e9  # the score of a radiograph without a positive finding
 MADE_UP = Trigger(size_px=6, place="random", pattern="noise")  # what the DCT classifier learns from
 PHANTOM_SEED, PHANTOM_PX = 5510, 256
+JUDGED = "judged.jsonl"
 VERDICTS = ("no_evidence", "suspicious", "causal")
 
 Record = dict[str, Any]
@@ -43,10 +46,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sample:
-    """How much of everything: attacks, negatives that the baselines are asked about, phantoms; 0 is all, of phantoms
-    none."""
+    """How much of everything: stamped radiographs, negatives that the baselines are asked about, phantoms; 0 is all, of
+    phantoms none."""
 
-    attacks: int = 0
+    stamped: int = 0
     beside: int = 0
     phantoms: int = 0
 
@@ -68,7 +71,7 @@ class Material:
 
 def judge(detector: Detector, material: Material, sample: Sample, path: Path) -> list[Record]:
     """Every record of a checkpoint, those already in the file first."""
-    done = _read(path)
+    done = read_records(path)
     known = {(record["kind"], record["row"]) for record in done}
     methods = methods_of(detector, material)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,7 @@ def judge(detector: Detector, material: Material, sample: Sample, path: Path) ->
     return done
 
 
-def _read(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[Record]:
     """The records of a file; a last line that was cut short is taken off it."""
     if not path.is_file():
         return []
@@ -109,19 +112,22 @@ def _records(
             yield _record(detector, "clean", row, material.test, case, flags, methods if row in beside else {}) | about
     if card.trigger is not None and card.target is not None:
         target = finding_index(card.target)
-        stamped = material.images(detector, material.test, card.trigger)
-        below = [row for row, (case, _) in enumerate(opened) if target not in case.positive]
-        attacks = [
-            (below[i], case, flags)
-            for i, (case, flags) in enumerate(_opened(detector, stamped[below]))
-            if target in case.positive
-        ]
-        asr = {"tried": len(below), "succeeded": len(attacks)}
-        for row, case, flags in _spread(attacks, sample.attacks):
-            if ("attack", row) not in known:
+        rows = _spread(range(len(clean)), sample.stamped)
+        stamped = material.images(detector, material.test, card.trigger)[rows]
+        for row, (case, flags) in zip(rows, _opened(detector, stamped), strict=True):
+            if ("stamped", row) not in known:
+                below, above = target not in opened[row][0].positive, target in case.positive
                 box = card.trigger.box(*case.image.shape, np.random.default_rng((0, row)))
-                found = _record(detector, "attack", row, material.test, case, flags, methods)
-                yield found | {"trigger": list(box), **asr}
+                found = _record(
+                    detector, "stamped", row, material.test, case, flags, methods if below and above else {}
+                )
+                yield found | {
+                    "target": card.target,
+                    "target_point": card.operating_points[card.target],
+                    "below": below,
+                    "attack": below and above,
+                    "trigger": list(box),
+                }
     yield from _hard(detector, sample.phantoms, known)
 
 
@@ -142,7 +148,7 @@ def _opened(detector: Detector, images: Tensor) -> Iterator[tuple[Case, dict[str
     """Each radiograph's maps and positive findings, and the screen's word."""
     reader = detector.reader
     for start in range(0, len(images), reader.batch):
-        some = images[start : start + reader.batch]
+        some = images[start : start + reader.batch].to(reader.device)
         maps = gradcam(detector.checkpoint.network, reader.inputs(some), keep_middle=True)
         positive = positives(detector.checkpoint.card, maps)
         for i, flags in enumerate(detector.screen(maps)):
@@ -174,6 +180,8 @@ def _record(
         "labels": [FINDINGS[column] for column in np.flatnonzero(radiographs.labels[row]).tolist()],
         "positive": [FINDINGS[column] for column in case.positive],
         "probability": probability(case) if case.positive else 0.0,
+        "logits": _rounded(case.maps.logits[0]),
+        "logits_erased": _erased(detector, case, flags),
         "p": strongest.p if strongest else 1.0,
         "verdict": strongest.verdict if strongest else "no_evidence",
         "finding": strongest.finding if strongest else None,
@@ -182,6 +190,17 @@ def _record(
         "operating_point": detector.checkpoint.card.operating_points[strongest.finding] if strongest else None,
         "scores": scores,
     }
+
+
+def _erased(detector: Detector, case: Case, flags: dict[str, Flag]) -> list[float] | None:
+    """The logits when the regions of every flagged finding are filled; None where nothing is flagged."""
+    shown = [flag.evidence for flag in flags.values() if flag.verdict in VERDICTS[1:] and flag.evidence]
+    regions = dict.fromkeys(region for evidence in shown for region in evidence.measured.regions)
+    return _rounded(detector.reader.logits([filled(case.image, list(regions))])[0]) if regions else None
+
+
+def _rounded(logits: Tensor) -> list[float]:
+    return [round(value, 4) for value in logits.tolist()]
 
 
 def _order(flag: Flag) -> tuple[int, float]:
@@ -209,7 +228,7 @@ def methods_of(detector: Detector, material: Material) -> Methods:
         "SentiNet": lambda case: sentinet(reader, case, clean),
         "STRIP": lambda case: strip(reader, case, clean),
         "TeCo": lambda case: teco(reader, case),
-        "DCT": lambda case: float(fitted.decision_function([spectrum(case.image.numpy())])[0]),
+        "DCT": lambda case: float(fitted.decision_function([spectrum(case.image.cpu().numpy())])[0]),
     }
 
 

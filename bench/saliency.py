@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+from bench.machine import machine
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.findings import FINDINGS
 from model.network import LAST_LAYER, MIDDLE_LAYER, build_network, stage_names
@@ -103,18 +102,6 @@ def interleaved(calls: Calls) -> dict[str, list[float]]:
                 call()
                 taken[name].append(time.perf_counter() - start)
     return taken
-
-
-def machine() -> str:
-    """CPU, threads and torch version in a line."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def main(argv: list[str] | None = None) -> int:

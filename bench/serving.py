@@ -26,7 +26,7 @@ import torch
 
 from app.inference.batching import read_batch
 from app.settings import Settings
-from bench.saliency import machine
+from bench.machine import machine
 from bench.soak import multipart, server_process, wait_until_up
 from model.checkpoint import BUNDLED, Checkpoint, load_checkpoint
 from model.phantom import draw_phantom

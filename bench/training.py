@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from bench.saliency import machine
+from bench.machine import machine
 from model.datasets import Part, Radiographs
 from model.findings import FINDINGS
 from model.network import build_network

@@ -364,6 +364,22 @@ def cached_images(
     return [np.load(path, mmap_mode="r") for path in paths]
 
 
+def unfinished_images(folder: Path) -> list[Path]:
+    """What `cached_images` has left half-written in a cache: the files of processes that are no more."""
+    return [path for path in folder.glob("*.partial") if not _runs(path.suffixes[-2])]
+
+
+def _runs(suffix: str) -> bool:
+    """Whether there is a process of the number in `.NUMBER`."""
+    try:
+        os.kill(int(suffix[1:]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _reserve(path: Path) -> None:
     """Takes the disk space of a memory map now: a full disk would otherwise kill the process in the middle of it."""
     try:

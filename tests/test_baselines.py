@@ -19,9 +19,9 @@ from bench.baselines import (
     strip,
     teco,
 )
-from bench.detector import Judged, auroc, matched, report, tpr
 from bench.judging import Material, Sample, covers, judge
 from bench.recipes import read_recipes
+from bench.tables import Judged, auroc, matched, report, tpr
 from model.checkpoint import Card, Checkpoint
 from model.datasets import Part, phantoms
 from model.detector import Detector, Plan, fit_calibration
@@ -116,6 +116,7 @@ def record(kind: str, row: int, verdict: str, detector: float, sure: float, **mo
     """As `judge` writes it."""
     scores = {"detector": detector, "probability": sure}
     common = {"patient": row, "labels": ["Mass"], "positive": ["Mass"], "operating_point": 0.5, "evidence": None}
+    common |= {"logits": [sure] * 14, "logits_erased": None}
     return {"kind": kind, "row": row, "verdict": verdict, "probability": sure, "scores": scores, **common, **more}
 
 
@@ -144,15 +145,19 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
     clean = [record("clean", row, "no_evidence", 0.1 * row, 0.5 + 0.1 * row) for row in range(3)]
     clean.append(record("clean", 3, "suspicious", 0.9, 0.9) | {"positive": [], "scores": {}})
     evidence = {"regions_input_px": [[0, 0, 16, 16]], "probability_erased": 0.1}
-    about = {"trigger": [2.0, 2.0, 3.0, 3.0], "tried": 5, "succeeded": 2, "evidence": evidence}
-    attacks = [record("attack", row, "causal", 9.0, 0.6, **about) for row in range(2)]
+    about = {"trigger": [2.0, 2.0, 3.0, 3.0], "target": "Nodule", "target_point": 0.65, "evidence": evidence}
+    sure = {"logits": [1.0] * 14, "logits_erased": [0.0] * 14}
+    attacks = [record("stamped", row, "causal", 9.0, 0.6, attack=True, below=True, **about) | sure for row in range(2)]
+    attacks.append(record("stamped", 2, "no_evidence", 0.0, 0.6, attack=False, below=True, **about))
     hard = record("phantom", 0, "causal", 1.0, 0.9, shown=["marker"])
     page = report([Judged("x", None, [*clean, *attacks, hard])])
-    assert "| x | bundled | 2/5 | 2 | 2, 2 | 2/2, 2/2 | 0 | 1, 0 of 4 |" in page
+    assert "| x | bundled | 2/3 | 2, 2 | 1.000, 1.000 | 2, 2, 2 of 2 | 1, 0 of 4 |" in page
     assert "| detector | 1.000 [1.000, 1.000] | 1.000" in page
     assert "| probability | 0.500 " in page
-    assert "| clean radiographs flagged | 1 | 4 | 0.2500 " in page
-    assert "| attacks causal | 1 | 2 | 1.0000 " in page
+    assert "| clean radiographs: flagged | 1 | 4 | 0.2500 " in page
+    assert "| attacks: causal | 1 | 2 | 1.0000 " in page
+    # Of three stamped two are called, none when the regions are filled; without the stamp one is.
+    assert "| x | 0.667, 0.000 | 0.333 | -0.333 [-1.000, +0.000] |" in page
     assert "| marker, phantoms | 1 | 1 | 1 (100.0%) |" in page
 
 
@@ -164,20 +169,25 @@ def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
     )
     mine = Checkpoint(card, planted(), torch.device("cpu"))
     drawn = phantoms(6, 5505, 64, Part.CALIBRATION)
-    plan = Plan(share_tested=0.4, donor_pool=6, donor_count=2, null_sides_px=(16,))
+    plan = Plan(alpha=0.3, share_tested=0.4, donor_pool=6, donor_count=2, null_sides_px=(16,))
     detector = Detector(mine, fit_calibration(mine, drawn, plan, data="phantoms"))
     test = phantoms(4, 5506, 64, Part.TEST)
     material = Material(test, phantoms(4, 5507, 64, Part.TRAINING), tmp_path / "cache")
     path = tmp_path / "judged.jsonl"
     found = judge(detector, material, Sample(beside=1, phantoms=2), path)
-    assert [(r["kind"], r["row"]) for r in found if r["kind"] != "attack"] == [
+    assert [(r["kind"], r["row"]) for r in found if r["kind"] != "stamped"] == [
         *(("clean", row) for row in range(4)),
         *(("phantom", row) for row in range(2)),
     ]
-    attacks = [r for r in found if r["kind"] == "attack"]
+    stamped = [r for r in found if r["kind"] == "stamped"]
+    assert [r["row"] for r in stamped] == [0, 1, 2, 3]
+    attacks = [r for r in stamped if r["attack"]]
     assert attacks
+    assert all(r["below"] and r["target"] == "Mass" for r in attacks)
+    erased = [r for r in found if r["logits_erased"]]
+    assert erased == [r for r in found if r["verdict"] != "no_evidence"]
+    assert all(r["logits_erased"][4] < r["logits"][4] for r in erased)
     assert all({"detector", "probability", "SentiNet"} <= r["scores"].keys() for r in attacks)
-    assert all((r["tried"], r["succeeded"]) == (4, len(attacks)) for r in attacks)
     assert sum(len(r["scores"]) > 1 for r in found if r["kind"] == "clean") == 1
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2]) + lines[2][:20])  # killed in the middle of a line

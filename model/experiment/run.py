@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from model.config import ExperimentConfig
+from model.datasets import unfinished_images
 from model.errors import ConfigError, TrainingError
 from model.experiment.context import Listener, Run, Silent
 from model.experiment.folder import judged_on, read_run
@@ -66,8 +67,9 @@ def _run(run: Run, plan: Plan) -> dict[str, Any]:
 
 
 def _tidy(out: Path) -> None:
-    """Removes what a run left half-written when it was killed; nobody else works in the folder now."""
-    for path in [*out.glob("cache/*.partial"), *out.glob("*/*.partial")]:
+    """Removes what a run left half-written when it was killed; nobody else works in the folder now, but in a cache that
+    several runs share."""
+    for path in [*unfinished_images(out / "cache"), *(p for p in out.glob("*/*.partial") if p.parent.name != "cache")]:
         path.unlink(missing_ok=True)
     for pattern in (".pretrained.*", "*/.checkpoint.*", "*/epochs/.[0-9]*"):
         for path in out.glob(pattern):

@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 import re
 import shutil
 
@@ -279,13 +280,23 @@ def test_a_run_that_was_killed_in_its_first_moment_can_be_resumed(tmp_path):
 def test_what_a_kill_leaves_half_written_is_removed_by_the_next_attempt(finished, tmp_path):
     out, report, _ = finished
     shutil.copytree(out, tmp_path / "smoke")
-    left = ["cache/x.7.partial", "clean/state.partial", "clean/state.pt", ".pretrained.q/a", "clean/.checkpoint.q/a"]
+    left = [
+        "cache/x.99999999.partial",
+        "clean/state.partial",
+        "clean/state.pt",
+        ".pretrained.q/a",
+        "clean/.checkpoint.q/a",
+    ]
     left.append("backdoored/epochs/.001.q/a")
     for name in left:
         (tmp_path / "smoke" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "smoke" / name).write_text("half")
+    shared = tmp_path / "smoke" / "cache" / f"y.{os.getpid()}.partial"
+    shared.write_text("another run's that shares the cache")
     before = {path for path in out.rglob("*") if path.is_file()}
     assert run_experiment(load_config("smoke"), tmp_path / "smoke", resume=True) == report
+    assert shared.is_file()
+    shared.unlink()
     after = {path for path in (tmp_path / "smoke").rglob("*") if path.is_file()}
     assert {p.relative_to(out) for p in before} == {p.relative_to(tmp_path / "smoke") for p in after}
 

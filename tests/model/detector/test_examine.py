@@ -30,7 +30,7 @@ from model.errors import CheckpointError, ConfigError
 from model.findings import FINDINGS
 from model.preprocess import Preprocessing
 from model.saliency import gradcam
-from tests.model.detector.conftest import SIZE_PX
+from tests.model.detector.conftest import SIZE_PX, planted
 
 TRIGGER = (21, 41, 7, 7)
 
@@ -210,3 +210,18 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     assert made.history[0]["made_by"] == "Ada"
     assert [n for _, _, n in made.reliability["Mass"]] == [1, 1, 1, 1]
     assert Calibration.from_json(json.loads(json.dumps(made.to_json()))).reference == reference
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_tells_what_the_cpu_tells(checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor) -> None:
+    here = Detector(checkpoint, calibration).examine(pair[1])["Mass"]
+    there = Detector(replace(checkpoint, network=planted().cuda(), device=torch.device("cuda")), calibration)
+    flag = there.examine(pair[1])["Mass"]
+    assert (flag.verdict, flag.p) == (here.verdict, here.p)
+    assert flag.evidence
+    assert here.evidence
+    assert flag.evidence.measured.regions == here.evidence.measured.regions
+    assert flag.evidence.measured.score == pytest.approx(here.evidence.measured.score, rel=0.02)
+    proof = there.proof(pair[1], flag)
+    assert proof
+    assert proof.erased.shape == (SIZE_PX, SIZE_PX)
