@@ -22,12 +22,10 @@ from bench.plots import failures, roc
 from bench.recipes import read_recipes, train
 from bench.tables import Judged, report
 from model.checkpoint import BUNDLED, load_checkpoint
-from model.datasets import Part, chestxray14, join, phantoms
+from model.datasets import Part, chestxray14, phantoms
 from model.detector import Detector, fit_calibration, read_calibration, write_calibration
 from model.network import resolve_device
 from model.saliency import gradcam
-
-CALIBRATION_PHANTOMS, CALIBRATION_SEED = 100, 5502  # phantoms are judged too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sample = Sample(options.stamped, options.beside, options.phantoms)
     device = resolve_device(options.device)
     everybody = chestxray14(options.data)
-    material = Material(everybody.part(Part.TEST), everybody.part(Part.TRAINING), options.out / "cache")
+    test = everybody.part(Part.TEST if options.use == "judge" else Part.VALIDATION)  # who tunes sees nobody of the test
+    material = Material(test, everybody.part(Part.TRAINING), options.out / "cache")
     found = []
     for recipe in read_recipes():
         if recipe.use != options.use or (options.only and recipe.name not in options.only):
@@ -68,14 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 continue
             found.append(Judged(name, recipe, records))
-    print(
-        f"{machine()}\n{len(material.test)} test radiographs of {len(set(material.test.patients.tolist()))} patients\n"
-    )
+    print(f"{machine()}\n{len(test)} radiographs of {len(set(test.patients.tolist()))} patients\n")
     print(report(found))
     if any(one.attacks for one in found):
         roc(found, options.out / "roc.svg")
     (options.out / "failures").mkdir(exist_ok=True)
-    failures(found, material.test, options.out / "failures")
+    failures(found, test, options.out / "failures")
     return 0
 
 
@@ -112,9 +109,8 @@ def judged(folder: Path, data: Path, material: Material, sample: Sample, device:
     checkpoint = load_checkpoint(folder, device)
     sha256 = checkpoint.card.weights_sha256
     if read_calibration([folder], sha256) is None:
-        drawn = phantoms(CALIBRATION_PHANTOMS, CALIBRATION_SEED, part=Part.CALIBRATION)
-        radiographs = join([chestxray14(data).part(Part.CALIBRATION), drawn])
-        write_calibration(folder, fit_calibration(checkpoint, radiographs, data=f"{data.resolve().name} and phantoms"))
+        radiographs = chestxray14(data).part(Part.CALIBRATION)
+        write_calibration(folder, fit_calibration(checkpoint, radiographs, data=data.resolve().name))
     calibration = read_calibration([folder], sha256)
     return judge(Detector(checkpoint, calibration), material, sample, folder / JUDGED)
 
