@@ -137,7 +137,8 @@ def test_a_run_s_page_while_it_runs_and_afterwards(client: TestClient) -> None:
     assert "hx-trigger" not in page and page.count('<svg class="chart"') == 5
     for wanted in ("Training loss", "AUROC-NN macro", "A hospital that asks for", "Which layer finds the trigger",
                    "All but the loss is measured on the validation part", "SHA-256",
-                   "backdoored/poison_manifest.csv", "overread calibrate", "Research use"):  # fmt: skip
+                   "backdoored/poison_manifest.csv", "overread calibrate --checkpoint ID</code>, on fresh phantoms",
+                   "Research use"):  # fmt: skip
         assert wanted in page, wanted
     assert "style=" not in page and "<style" not in page and "data:" not in page  # the server's policy forbids them
     assert client.get(f"{address}/figure.png").content.startswith(b"\x89PNG")
