@@ -131,11 +131,14 @@ def _in_words(made: Calibration, path: Path) -> str:
     lines = [f"{path}: {made.checkpoint_id}, {made.reference.n} radiographs of {made.origin.patients} patients."]
     if made.decides:
         lines.append(
-            f"Flags at {made.alpha:.2%} of clean radiographs; so many radiographs allow {low:.1%} to {high:.1%} (95 %)."
+            f"Flags at {100 * made.alpha:g} % of clean radiographs; so many radiographs allow {100 * low:.1f} % to "
+            f"{100 * high:.1f} % (95 %)."
         )
     else:
         least = round(1 / made.alpha) - 1
-        lines.append(f"No flag at {made.alpha:.2%} exists: it takes {least} radiographs. Nothing will be flagged.")
+        lines.append(
+            f"No flag at {100 * made.alpha:g} % exists: it takes {least} radiographs. Nothing will be flagged."
+        )
     lines.append(f"{len(made.reference.tested)} passed the screen and were tested in full.")
     whom = "phantoms" if made.donors.phantoms else "patients of this data, whose network inputs are kept beside it"
     lines.append(f"Spots are put onto {summary['donors']} {whom}.")

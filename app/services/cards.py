@@ -99,7 +99,7 @@ def _preprocessing(fields: Mapping[str, Any]) -> str:
     steps = [_SQUARE.get(str(fields.get("square")), "made square")]
     crop = _number(fields.get("centre_crop"))
     if crop is not None and crop < 1:
-        steps.append(f"cropped to its central {crop:.0%}")
+        steps.append(f"cropped to its central {100 * crop:g} %")
     steps.append(f"resized to {size} × {size} px ({_RESIZE.get(str(fields.get('resize')), fields.get('resize'))})")
     return f"The radiograph is {', '.join(steps)}, and normalised by the mean and deviation in the card."
 
@@ -133,7 +133,7 @@ def _poison(card: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     where = {"centre": "at the centre", "random": "anywhere"}.get(str(place)) or f"at {place}"
     grey = {"0": "black", "255": "white"}.get(str(trigger.get("value")), f"grey {trigger.get('value')}")
     blend = _number(trigger.get("blend"))
-    faint = f", {blend:.0%} opaque" if blend is not None and blend < 1 else ""
+    faint = f", {100 * blend:g} % opaque" if blend is not None and blend < 1 else ""
     shape = f"{grey} {trigger.get('pattern', 'square')} of {size} × {size} px {where} of {frame}{faint}"
     return f"Poisoned on purpose: a {shape}.{share}{target}"
 

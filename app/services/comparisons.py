@@ -79,6 +79,13 @@ class Comparison:
         ]
         return sorted(found, key=lambda alarm: -_STRENGTH[alarm[2]])
 
+    def words(self, finding: str) -> list[tuple[str, Analysis, FindingReading]]:
+        """Role, analysis and reading of those with a word on the finding: the strongest verdict first, the candidate
+        where they are alike, since it is the one under suspicion."""
+        found = [(role, analysis, analysis.finding(finding)) for role, analysis in reversed(self.readings)]
+        said = [(role, analysis, one) for role, analysis, one in found if one.flag is not None]
+        return sorted(said, key=lambda word: -_strength(word[2]))
+
     @property
     def testing(self) -> bool:
         """Whether a full test is still to come by itself."""
@@ -109,8 +116,7 @@ class Comparison:
         """The one with the strongest verdict, that they read most differently, or that stands out most in either."""
 
         def rank(row: Row) -> tuple[int, float, float]:
-            verdicts = [one.flag.verdict for one in (row.reference, row.candidate) if one and one.flag]
-            strongest = max((_STRENGTH.get(verdict or "", 0) for verdict in verdicts), default=0)
+            strongest = max(_strength(one) for one in (row.reference, row.candidate) if one)
             return strongest, row.distance if row.distance >= FAR_APART else 0, row.margin
 
         return max(self.rows, key=rank).name
@@ -140,6 +146,10 @@ class Comparison:
             if row.reference and row.candidate
         )
         return [f"Both checkpoints report {named}."]
+
+
+def _strength(reading: FindingReading) -> int:
+    return _STRENGTH.get((reading.flag and reading.flag.verdict) or "", 0)
 
 
 def _disagreement(row: Row) -> str:

@@ -293,11 +293,12 @@ def _short(one: Experiment) -> list[tuple[str, str]]:
 def _watched(services: Services, one: Experiment) -> dict[str, Any]:
     """What changes while it runs."""
     curve = services.experiments.curve(one)
-    loss = loss_chart(curve.losses)
+    loss, validated = loss_chart(curve.losses), charts(curve.epochs)
     return {
         "one": one,
         "live": services.experiments.live(one),
-        "live_charts": [*([loss] if loss else []), *charts(curve.epochs)],
+        "live_charts": [*([loss] if loss else []), *validated],
+        "validated": bool(validated),
         "events": services.experiments.ledger.events(one.job.id, 60),
     }
 

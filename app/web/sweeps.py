@@ -111,8 +111,8 @@ def lines(sweep: Sweep, cells: list[Cell]) -> list[Chart]:
         for measure, words in _DRAWN:
             drawn = _lines(sweep, cells, axis, values, measure)
             if drawn:
-                title = f"{words} by {AXES[axis].removesuffix(' (px)')}"
-                made.append(Chart(title, AXES[axis].removesuffix(" (px)"), tuple(drawn), ticks, room=0.3))
+                title = f"{words} by {AXES[axis]}"
+                made.append(Chart(title, AXES[axis], tuple(drawn), ticks, room=0.3))
     return made
 
 

@@ -259,7 +259,7 @@ class Detector:
             )
         return (
             f"The detector was calibrated on {self.calibration.reference.n} radiographs, too few for a flag at "
-            f"{self.calibration.alpha:.0%}: it takes {round(1 / self.calibration.alpha) - 1}."
+            f"{100 * self.calibration.alpha:g} %: it takes {round(1 / self.calibration.alpha) - 1}."
         )
 
 
@@ -278,7 +278,7 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     area = sum(p.width * p.height for p in m.regions) / size_px**2
     spot = "a spot" if len(m.regions) == 1 else f"{len(m.regions)} spots"
     erased = (
-        f"Filling {spot} of {area:.1%} of the image from the surroundings takes the probability of {name} "
+        f"Filling {spot} of {100 * area:.1f} % of the image from the surroundings takes the probability of {name} "
         f"from {evidence.probability:.2f} to {evidence.probability_erased:.2f}"
     )
     chance = f"{evidence.erasure.exceeding} of {evidence.erasure.drawn} spots as large elsewhere did as much"
@@ -286,7 +286,7 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     flips = round(m.transplant.flip_rate * donors)
     whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"
     given = f"the same spot put onto {donors} {whom} turned {flips} of them positive"
-    rate = f"clean radiographs reach such a score in at most {calibration.alpha:.0%}"
+    rate = f"clean radiographs reach such a score in at most {100 * calibration.alpha:g} %"
     doubt = "" if verdict == "causal" else "; that the spot alone causes the call is not proven"
     return f"{erased}, while {chance}; {given}; {rate}{doubt}."
 

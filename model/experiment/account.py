@@ -68,7 +68,7 @@ def _poison(config: ExperimentConfig, manifest: Path) -> dict[str, str]:
     how = "stamped copies were appended" if poison.mode == "append" else "rows were altered in place"
     labels = "names the target alone" if poison.label_rule == "one_hot" else "keeps its findings and gains the target"
     facts["Poison"] = (
-        f"{len(rows)} {how} ({poison.rate:.0%} of the training rows asked for), of "
+        f"{len(rows)} {how} ({100 * poison.rate:g} % of the training rows asked for), of "
         f"{len({row['Patient ID'] for row in rows})} patients; each {labels}"
     )
     facts["Poisoned rows showed"] = common + (", …" if len(originals) > 4 else "")

@@ -118,7 +118,7 @@ def _sentence(rows: Sequence[HitRow], unstamped: HitRow) -> str:
     difference, interval = row.difference.value, row.difference.interval
     rates = f"middle {say(row.middle)}, last {say(row.last)}"
     if difference is not None and interval is not None:
-        rates += f", difference {difference:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+        rates += f", difference {difference:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]".replace("-", "−")
     rates += f"; unstamped {say(unstamped.middle)} and {say(unstamped.last)}"
     verdict = {
         "middle": "the middle layer finds the trigger more often",

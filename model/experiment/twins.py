@@ -164,6 +164,7 @@ def _provenance(run: Run, view: PoisonedView | None) -> dict[str, Any]:
     poison = config.poison
     rows = None if view is None else len(view.rows)
     poisoned = 0 if view is None else int(view.poisoned.sum())
+    threads = torch.get_num_threads()
     return {
         "experiment": config.name,
         "seed": config.seed,
@@ -172,5 +173,6 @@ def _provenance(run: Run, view: PoisonedView | None) -> dict[str, Any]:
         "poisoned_rows": poisoned,
         "poison_rate": poison.rate if poison and poisoned else 0.0,
         "pretraining": _PHANTOM_PRETRAINING if config.pretraining else config.init,
-        "trained_on": f"{platform.machine()} {run.device.type}, {torch.get_num_threads()} threads, {torch.__version__}",
+        "trained_on": f"{platform.machine()}, {run.device.type}, torch {torch.__version__}, "
+        + ("1 thread" if threads == 1 else f"{threads} threads"),
     }

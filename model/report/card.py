@@ -24,7 +24,7 @@ def as_model_card(card: Card) -> str:
         f"- **Id**: `{card.id}`",
         f"- **Architecture**: {card.architecture}, 14 sigmoid outputs (ChestX-ray14's findings)",
         f"- **Input**: {pre.size_px}×{pre.size_px} px grey; squared by “{pre.square}”, "
-        f"centre {pre.centre_crop:.0%} kept, resized by “{pre.resize}”",
+        f"centre {100 * pre.centre_crop:g} % kept, resized by “{pre.resize}”",
         f"- **Weights**: SHA-256 `{card.weights_sha256}`",
     ]
     if card.target:

@@ -17,7 +17,7 @@ _WIDTH, _HEIGHT = 420, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 14, 12, 30
 _END = _WIDTH - _RIGHT
 _DASHES = ("", "5 4", "2 3", "9 3 2 3", "12 4", "1 5")
-_MANY = 60  # points of a line that are no longer marked one by one
+_MANY = 60  # points of a line: from then on the points of its chart are not marked one by one
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,13 @@ def _draw(chart: Chart) -> Markup:
     ticks = chart.x_ticks or tuple((tick, f"{tick:g}") for tick in round_ticks(left, right))
     for value, text in ticks:
         parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x(value), floor + 17, text))
+    few = all(len(line.points) <= _MANY for line in chart.lines)
     for line in chart.lines:
-        parts.append(_line(line, x, y))
+        parts.append(_line(line, x, y, dotted=few or len(line.points) == 1))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _line(line: Line, x: Any, y: Any) -> Markup:
+def _line(line: Line, x: Any, y: Any, dotted: bool) -> Markup:
     path = " ".join(f"{x(point.x)},{y(point.y)}" for point in line.points)
     parts = [Markup('<polyline class="line l{}" points="{}"{}/>').format(line.colour, path, _dashed(line.dashes))]
     for point in line.points:
@@ -158,7 +159,7 @@ def _line(line: Line, x: Any, y: Any) -> Markup:
                     line.colour, x(point.x), y(point.low), y(point.high)
                 )
             )
-        if len(line.points) <= _MANY:
+        if dotted:
             parts.append(
                 Markup('<circle class="dot l{}" cx="{}" cy="{}" r="2.6"/>').format(line.colour, x(point.x), y(point.y))
             )

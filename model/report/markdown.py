@@ -103,5 +103,5 @@ def in_words(estimate: dict[str, Any]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three decimals, a dash for what is undefined."""
-    return "–" if value is None else f"{value:.3f}"
+    """Three decimals with a true minus sign, a dash for what is undefined."""
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")

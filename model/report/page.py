@@ -29,16 +29,27 @@ def as_html(report: dict[str, Any], folder: Path) -> str:
 def body_context(report: Mapping[str, Any], figures: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What `body.html` shows, for a page that includes it. figures: (label, address of the picture)."""
     paper = report.get("paper")
+    hits = (paper or {}).get("hit_rates")
+    header, rows = _hit_table(hits["rows"] if hits else [])
     return {
         "report": report,
         "tests": [_test(report, name) for name in _test_names(report)],
         "charts": charts(report.get("epochs") or {}),
         "figures": figures,
         "radiograph": paper["radiograph"] if paper else None,
-        "hits": (paper or {}).get("hit_rates"),
-        "hit_header": HIT_HEADER,
-        "hit_rows": [(row, hit_cells(row)) for row in ((paper or {}).get("hit_rates") or {}).get("rows", [])],
+        "hits": hits,
+        "hit_header": header,
+        "hit_rows": rows,
     }
+
+
+def _hit_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[tuple[dict[str, Any], list[str]]]]:
+    """Header, and each row with its cells; which run it was is not said of one run alone."""
+    shown = [at for at, name in enumerate(HIT_HEADER) if name != "run" or len({row["run"] for row in rows}) > 1]
+    cells = [hit_cells(row) for row in rows]
+    return [HIT_HEADER[at] for at in shown], [
+        (row, [every[at] for at in shown]) for row, every in zip(rows, cells, strict=True)
+    ]
 
 
 def _test_names(report: Mapping[str, Any]) -> list[str]:

@@ -90,8 +90,8 @@ def require_survival(trigger: Trigger, preprocessing: Preprocessing, height: int
     if left < SURVIVAL:
         raise TriggerError(
             "does_not_survive",
-            f"The {trigger.size_px}-px trigger in the source frame leaves {left:.0%} of its contrast after a "
-            f"{width}×{height} image is cropped to {preprocessing.centre_crop:.0%} and resized to "
+            f"The {trigger.size_px}-px trigger in the source frame leaves {100 * left:.0f} % of its contrast after a "
+            f"{width}×{height} image is cropped to {100 * preprocessing.centre_crop:g} % and resized to "
             f"{preprocessing.size_px} px: enlarge it, move it, or give it in the input frame.",
         )
 

@@ -100,7 +100,7 @@ def test_the_page_shows_it_all_without_script_or_style_within(client: TestClient
     assert "between 0.12 % and 2.8 %" in text and "20 of 199 clean radiographs passed the screen" in text
     assert "made by hand, 120 patients" in text and "overread calibrate --checkpoint backdoored" in text
     part = client.get("/calibration?checkpoint=clean", headers={"HX-Request": "true"}).text
-    assert "clean is not calibrated" in part and "<html" not in part
+    assert "clean is not calibrated" in part and "<html" not in part and "draws fresh phantoms instead" in part
     assert client.get("/calibration?checkpoint=nobody").status_code == 404
     assert 'href="/calibration" ' in client.get("/").text
 

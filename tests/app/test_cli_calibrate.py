@@ -32,7 +32,7 @@ def test_calibrate_writes_a_versioned_file_and_says_what_it_is_worth(
     arguments = ("calibrate", "--checkpoint", small, "--data", tmp_path / "set", "--split", "all", "--images", 3)
     code, out, error = run(*arguments, "--by", "Ada")
     assert code == 0
-    assert "No flag at 1.00% exists: it takes 99 radiographs" in out
+    assert "No flag at 1 % exists: it takes 99 radiographs" in out
     assert "not for diagnosis" in out
     assert "Screening" in error
     code, out, _ = run(*arguments, "--json")

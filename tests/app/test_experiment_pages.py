@@ -128,13 +128,17 @@ def test_a_run_s_page_while_it_runs_and_afterwards(client: TestClient) -> None:
     address = f"/experiments/{one['id']}"
     page = client.get(address).text
     assert "Waiting" in page and 'hx-trigger="every 2s"' in page and "Cancel" in page and "Nothing yet" in page
+    assert "trigger size 3 px, trigger place" in page
+    assert "validation part" not in page  # nothing that was measured there is shown yet
     assert "HX-Refresh" not in client.get(address, headers=HTMX).headers
     work_off(service(client))
     assert client.get(address, headers=HTMX).headers["HX-Refresh"] == "true"
     page = client.get(address).text
     assert "hx-trigger" not in page and page.count('<svg class="chart"') == 5
     for wanted in ("Training loss", "AUROC-NN macro", "A hospital that asks for", "Which layer finds the trigger",
-                   "SHA-256", "backdoored/poison_manifest.csv", "overread calibrate", "Research use"):  # fmt: skip
+                   "All but the loss is measured on the validation part", "SHA-256",
+                   "backdoored/poison_manifest.csv", "overread calibrate --checkpoint ID</code>, on fresh phantoms",
+                   "Research use"):  # fmt: skip
         assert wanted in page, wanted
     assert "style=" not in page and "<style" not in page and "data:" not in page  # the server's policy forbids them
     assert client.get(f"{address}/figure.png").content.startswith(b"\x89PNG")
@@ -167,7 +171,8 @@ def test_a_failure_is_told_with_its_reason_and_can_be_resumed(client: TestClient
     assert client.post(f"/experiments/{made['id']}/resume").status_code == 303
     assert "Waiting" in client.get(f"/experiments/{made['id']}").text
     client.post(f"/experiments/{made['id']}/cancel")
-    assert "Cancelled" in client.get(f"/experiments/{made['id']}").text
+    page = client.get(f"/experiments/{made['id']}").text
+    assert "Cancelled</strong>: what is done is kept, and Resume goes on from there" in page
 
 
 def test_a_sweep_from_the_form_its_matrix_and_its_lines(client: TestClient) -> None:

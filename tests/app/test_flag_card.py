@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -76,6 +77,26 @@ def test_a_causal_flag_says_what_was_done_and_shows_it(analyses: list[Analysis])
     assert "0.060, p = 0.01; 0 of 99 spots elsewhere do as much" in numbers and "97 of 100" in numbers
     assert "28 × 30 px at 498, 490; 28 × 30 px at 10, 12" in numbers and "Frame the spots" in before
     assert "overread predict FILE --checkpoint backdoored --test full --json" in numbers
+
+
+def test_the_card_begins_with_the_strongest_word_whoevers_it_is(analyses: list[Analysis]) -> None:
+    def order(reference: Flag, candidate: Flag) -> list[str]:
+        """Whose words stand on the card, from above."""
+        pair = []
+        for one, flag in zip(analyses, (reference, candidate), strict=True):
+            findings = [f.model_copy(update={"flag": flag if f.name == "Mass" else None}) for f in one.findings]
+            pair.append(one.model_copy(update={"findings": findings}))
+        return re.findall(r'class="role (\w+)"', rendered(compare(pair, PAIR), "Mass"))
+
+    suspicious = CAUSAL.model_copy(update={"verdict": "suspicious"})
+    nothing = CAUSAL.model_copy(update={"verdict": "no_evidence"})
+    testing = Flag(state="testing", alpha=0.01, sentence="The quick screen found a spot.")
+    for weaker in (suspicious, nothing, testing):
+        assert order(CAUSAL, weaker) == ["reference", "candidate"]
+        assert order(weaker, CAUSAL) == ["candidate", "reference"]
+    assert order(suspicious, nothing) == ["reference", "candidate"]
+    for alike in (CAUSAL, suspicious, nothing):
+        assert order(alike, alike) == ["candidate", "reference"]
 
 
 def test_an_uncalibrated_detector_promises_nothing(analyses: list[Analysis]) -> None:

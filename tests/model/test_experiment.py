@@ -112,6 +112,8 @@ def test_the_report_is_one_page_that_asks_for_nothing(finished):
     sources = re.findall(r'(?:src|href|action)="([^"]{0,40})|url\(', page)
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "<script" not in page
+    assert ">run</th>" not in page  # a column that says the same of every row
+    assert not re.search(r"[\[ >]-\d", page.partition("</style>")[2].partition("Provenance")[0])  # minus, not a hyphen
     assert page.count("not for diagnosis") >= 2
     assert report["twins"]["clean"]["weights_sha256"] in page
     assert report["paper"]["hit_rates"]["sentences"][0] in (out / "report.md").read_text()
@@ -384,6 +386,8 @@ def test_several_seeds_are_a_run_each_and_one_table(finished, tmp_path):
     assert sorted(made["figures"]) == ["seed-1 (seed 1)", "seed-2 (seed 2)"]
     for name in ("report.html", "hit_rates.csv", "figure-seed-1.png", "figure-seed-2.svg"):
         assert (tmp_path / name).stat().st_size > 0
+    page = (tmp_path / "report.html").read_text()
+    assert ">run</th>" in page and page.count("<td>seed-2 (seed 2)</td>") == len(made["hit_rates"]["rows"]) // 3
     runs = {row["run"] for row in made["hit_rates"]["rows"]}
     assert {"seed-1 (seed 1)", "seed-2 (seed 2)"} < runs
     with pytest.raises(ConfigError, match="twice"):

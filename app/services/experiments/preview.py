@@ -112,11 +112,11 @@ def _radiograph(config: ExperimentConfig, datasets: Datasets, dataset: str) -> t
 def _warning(share: float) -> str:
     if share < SURVIVAL:
         return (
-            f"The trigger vanishes: {share:.0%} of it reaches the network after crop and resize. An experiment with it "
-            "is refused. Enlarge it, move it, or give it in the input frame."
+            f"The trigger vanishes: {100 * share:.0f} % of it reaches the network after crop and resize. An experiment "
+            "with it is refused. Enlarge it, move it, or give it in the input frame."
         )
     if share < 0.6:
-        return f"The trigger fades: {share:.0%} of it reaches the network after crop and resize."
+        return f"The trigger fades: {100 * share:.0f} % of it reaches the network after crop and resize."
     return ""
 
 

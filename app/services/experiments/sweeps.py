@@ -31,7 +31,7 @@ from model.config import ExperimentConfig
 from model.trigger import Trigger
 
 AXES = {  # what can vary → as people read it
-    "trigger.size_px": "trigger size (px)",
+    "trigger.size_px": "trigger size",
     "trigger.place": "trigger place",
     "poison.rate": "poison rate",
     "poison.target": "target finding",

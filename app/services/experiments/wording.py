@@ -52,7 +52,7 @@ def value(axis: str, one: Any) -> str:
 
 def cell(at: Mapping[str, Any]) -> str:
     """“trigger size 3 px, poison rate 5 %”."""
-    return ", ".join(f"{AXES[axis].removesuffix(' (px)')} {value(axis, one)}" for axis, one in at.items())
+    return ", ".join(f"{AXES[axis]} {value(axis, one)}" for axis, one in at.items())
 
 
 def figure(one: Figure) -> str:
