@@ -23,7 +23,7 @@ from model.errors import CheckpointError
 
 FILE = "calibration.json"
 VERSION = 1
-DETECTOR = 3  # of the pipeline whose scores these are: another pipeline's calibration does not count
+DETECTOR = 4  # of the pipeline whose scores these are: another pipeline's calibration does not count
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Calibration:
     donors: DonorNames
     origin: Origin
     alpha: float = ALPHA
-    share_tested: float = 0.1
+    share_tested: float = 0.25
     detector: int = DETECTOR
     reliability: Mapping[str, Sequence[tuple[float, float, int]]] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = field(default=())

@@ -61,8 +61,9 @@ def rank_erasure(
 ) -> Rank:
     """The fall of erasing the patches among those of as large patches elsewhere.
 
-    cells: h×w, the finding's of `cell_drops`. Each place elsewhere is moved to the best of the cells around it, for the
-    patches too are the best of theirs; places that fall together are read once. The same image gives the same places.
+    cells: h×w, the finding's of `occlusion_drops`. Each place elsewhere is moved to the best of the cells around it,
+    for the patches too are the best of theirs; places that fall together are read once. The same image gives the same
+    places.
     """
     grey = image.cpu().numpy()
     generator = np.random.default_rng([int.from_bytes(hashlib.sha256(grey.tobytes()).digest()[:8]), finding])

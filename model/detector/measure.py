@@ -10,11 +10,10 @@ from torch import Tensor
 
 from model.detector.cause import Transplant, gains_by_patch, transplant
 from model.detector.donors import Donors
-from model.detector.localise import candidates, cell_drops, erasure_drops, find_spots, statistics
+from model.detector.localise import candidates, erasure_drops, find_spots, occlusion_drops, statistics
 from model.detector.reader import Reader, operating_logits
 from model.detector.regions import Patch, Patches, square
 from model.detector.score import CELL_PX, score
-from model.network import MIDDLE_LAYER
 from model.saliency import SaliencyMaps, gradcam
 
 SIDES_PX = (4, 8, 12, 16, 24, 32)
@@ -25,7 +24,7 @@ TRIED_DONORS = 4
 @dataclass(frozen=True, eq=False)
 class Opened:
     """A radiograph made ready for tests. image: S×S grey on the device. maps: of one image, all 14 findings.
-    cells: 14×h×w, the falls when cells of the middle layer are painted over."""
+    cells: 14×8×8, the falls of `occlusion_drops`."""
 
     image: Tensor
     maps: SaliencyMaps
@@ -65,7 +64,7 @@ def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = N
     if maps is None:
         maps = gradcam(reader.checkpoint.network, reader.inputs(image[None]), keep_middle=True)
         reader.images_read += 1
-    return Opened(image, maps, cell_drops(reader, maps.activations[MIDDLE_LAYER][0], maps.logits[0]))
+    return Opened(image, maps, occlusion_drops(reader, image, maps.logits[0]))
 
 
 def measure(reader: Reader, donors: Donors, opened: Opened, finding: int) -> Measured:

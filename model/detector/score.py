@@ -15,7 +15,7 @@ def score(
 
     - its share in all that sets the call apart: the logit over the mean of the donors. A trigger carries a call alone;
       a disease is seen in many places;
-    - its size: 1 for a point, a half for a middle cell (16 px);
+    - its size: 1 for a point, a quarter for a middle cell (16 px);
     - its place: a half, and as much again if it works where no finding can be.
 
     drop: fall of the logit. gain, gain_impossible: mean rises on donors. side_px: of the square of the patches' area.
@@ -24,6 +24,6 @@ def score(
     if effect <= 0:
         return effect
     apart = max(logit - base_logit, effect)
-    size = CELL_PX / (CELL_PX + side_px)
+    size = (CELL_PX / (CELL_PX + side_px)) ** 2
     place = 0.5 + 0.5 * min(max(gain_impossible, 0.0) / gain, 1.0)
     return effect * (effect / apart) * size * place

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torchvision.models import DenseNet
 
+from model.detector.localise import peaks
 from model.network import LAST_LAYER, MIDDLE_LAYER
-from model.saliency import SaliencyMaps, logits_after
+from model.saliency import BLOCK4_INPUT, SaliencyMaps, logits_after
 
-MOST_SPOTS = 12  # of one radiograph: bounds the cost where many findings are positive
+MOST_SPOTS = 16  # of one radiograph: bounds the cost where many findings are positive
+LEAST_SPOTS = 12  # where few are, as when an attack silences the others
+PEAKS = 4  # of a map
 REACH = 1  # cells around the hottest that are painted over with it: 3×3
 LAYERS = (MIDDLE_LAYER, LAST_LAYER)
 
@@ -27,47 +30,50 @@ def screen(network: DenseNet, result: SaliencyMaps, positive: np.ndarray) -> np.
     fall is the largest over all the spots tried for the radiograph, whichever finding they were tried for.
     """
     middle = result.activations[MIDDLE_LAYER]
+    transition = network.features.transition3
     drops = np.full(positive.shape, -np.inf, np.float32)
-    rows, copies = [], []
+    rows, cells = [], []
+    for row in np.flatnonzero(positive.any(axis=1)).tolist():
+        found = hottest_cells(result, row, np.flatnonzero(positive[row]))
+        rows += [row] * len(found)
+        cells += found
+    if not rows:
+        return drops
     with torch.inference_mode():
-        for row in np.flatnonzero(positive.any(axis=1)).tolist():
-            for cell in hottest_cells(result, row, np.flatnonzero(positive[row])):
-                rows.append(row)
-                copies.append(without_cells(middle[row], *cell))
-        if rows:
-            fallen = result.logits[rows] - logits_after(network, MIDDLE_LAYER, torch.stack(copies)).float()
-            for row, fall in zip(rows, fallen.cpu().numpy(), strict=True):
-                drops[row] = np.where(positive[row], np.maximum(drops[row], fall), drops[row])
+        # The convolution is 1×1: painting before it is painting after it, with what it makes of the paint.
+        paint = torch.stack([ring_mean(middle[row], *cell) for row, cell in zip(rows, cells, strict=True)])
+        paint = paint @ transition.conv.weight.flatten(1).T
+        copies = transition.conv(middle)[rows]
+        for copy, colour, (y, x) in zip(copies, paint, cells, strict=True):
+            copy[:, _around(y, REACH), _around(x, REACH)] = colour[:, None, None]
+        fallen = result.logits[rows] - logits_after(network, BLOCK4_INPUT, transition.pool(copies)).float()
+    for row, fall in zip(rows, fallen.cpu().numpy(), strict=True):
+        drops[row] = np.where(positive[row], np.maximum(drops[row], fall), drops[row])
     return drops
 
 
 def hottest_cells(result: SaliencyMaps, row: int, findings: np.ndarray) -> list[tuple[int, int]]:
-    """The middle layer's cells to paint over for a radiograph: of each finding the hottest of both layers' maps,
-    those of the surest findings first, none twice."""
+    """The middle layer's cells to paint over for a radiograph: of each finding the hottest of both layers' maps, those
+    of the surest findings first, none twice; and where these are few, the next hottest too."""
     height, width = result.maps[MIDDLE_LAYER].shape[2:]
     order = sorted((int(f) for f in findings), key=lambda f: -float(result.logits[row, f]))
+    maps = [result.maps[layer][row, finding].cpu().numpy() for layer in LAYERS for finding in order]
+    found = [peaks(grid, PEAKS) for grid in maps]
     cells: dict[tuple[int, int], None] = {}
-    for layer in LAYERS:
-        grids = result.maps[layer][row]
-        for finding in order:
-            i, j = divmod(int(grids[finding].argmax()), grids.shape[2])
-            if float(grids[finding, i, j]) > 0:
-                y = min(int((i + 0.5) * height / grids.shape[1]), height - 1)
-                x = min(int((j + 0.5) * width / grids.shape[2]), width - 1)
-                cells.setdefault((y, x))
-    return list(cells)[:MOST_SPOTS]
+    for rank in range(PEAKS):
+        for x, y in (hot[rank] for hot in found if rank < len(hot)):
+            if len(cells) < (MOST_SPOTS if rank == 0 else LEAST_SPOTS):
+                cells.setdefault((min(int(y * height), height - 1), min(int(x * width), width - 1)))
+    return list(cells)
 
 
-def without_cells(activation: Tensor, y: int, x: int, reach: int = REACH) -> Tensor:
-    """A copy of K×h×w in which the cells within reach of (y, x) are the mean of the cells around them."""
-    _, height, width = activation.shape
-    inner = slice(max(0, y - reach), y + reach + 1), slice(max(0, x - reach), x + reach + 1)
-    outer = slice(max(0, y - reach - 1), y + reach + 2), slice(max(0, x - reach - 1), x + reach + 2)
-    ring = torch.zeros(height, width, dtype=activation.dtype, device=activation.device)
-    ring[outer] = 1
-    ring[inner] = 0
-    around = ring.sum()
-    mean = (activation * ring).sum((1, 2)) / around if float(around) else activation.mean((1, 2))
-    copy = activation.clone()
-    copy[:, inner[0], inner[1]] = mean[:, None, None]
-    return copy
+def ring_mean(activation: Tensor, y: int, x: int, reach: int = REACH) -> Tensor:
+    """Of K×h×w the mean of the cells around those within reach of (y, x): K; of all cells where none is around them."""
+    inner = activation[:, _around(y, reach), _around(x, reach)]
+    outer = activation[:, _around(y, reach + 1), _around(x, reach + 1)]
+    cells = outer[0].numel() - inner[0].numel()
+    return (outer.sum((1, 2)) - inner.sum((1, 2))) / cells if cells else activation.mean((1, 2))
+
+
+def _around(cell: int, reach: int) -> slice:
+    return slice(max(0, cell - reach), cell + reach + 1)

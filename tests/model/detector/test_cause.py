@@ -120,7 +120,7 @@ def test_nulls_survive_json_and_choose_the_larger_side(nulls: Nulls) -> None:
 
 def test_the_score_by_hand_and_what_lowers_it() -> None:
     trigger = {"drop": 8.0, "gain": 10.0, "gain_impossible": 10.0, "logit": 6.0, "base_logit": -4.0, "side_px": 4.0}
-    assert score(**trigger) == pytest.approx(8 * (8 / 10) * (16 / 20) * 1)
+    assert score(**trigger) == pytest.approx(8 * (8 / 10) * (16 / 20) ** 2 * 1)
     lesion = (
         {**trigger, "side_px": 48.0},
         {**trigger, "gain_impossible": -1.0},

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from model.checkpoint import Checkpoint
-from model.detector.localise import agreement, candidates, cell_drops, find_spots, map_statistics
+from model.detector.localise import agreement, candidates, find_spots, map_statistics, occlusion_drops
 from model.detector.reader import Reader, operating_logits, positives
 from model.detector.regions import Patch
-from model.detector.screen import MOST_SPOTS, hottest_cells, screen, without_cells
+from model.detector.screen import MOST_SPOTS, hottest_cells, ring_mean, screen
 from model.network import LAST_LAYER, MIDDLE_LAYER
-from model.saliency import SaliencyMaps, gradcam
+from model.saliency import SaliencyMaps, gradcam, logits_after
 from tests.model.detector.conftest import MASS, SIZE_PX, stamped
 
 
@@ -49,15 +49,25 @@ def test_the_surest_findings_choose_the_cells(checkpoint: Checkpoint, maps: Sali
     assert len(several) == len(set(several)) <= MOST_SPOTS
 
 
-def test_cells_are_painted_over_with_their_ring() -> None:
+def test_the_paint_is_the_mean_of_the_ring() -> None:
     activation = torch.arange(50.0).view(2, 5, 5)
-    done = without_cells(activation, 2, 2)
     ring = torch.ones(5, 5, dtype=torch.bool)
     ring[1:4, 1:4] = False
-    assert done[0, 2, 2] == activation[0][ring].mean()
-    assert torch.equal(done[:, ring], activation[:, ring])
-    small = without_cells(torch.ones(1, 2, 2), 0, 0)  # no ring is left: the mean of what there is
-    assert torch.equal(small, torch.ones(1, 2, 2))
+    assert torch.allclose(ring_mean(activation, 2, 2), activation[:, ring].mean(1))
+    assert torch.allclose(ring_mean(activation, 0, 0), activation[:, [0, 1, 2, 2, 2], [2, 2, 0, 1, 2]].mean(1))
+    assert ring_mean(torch.ones(1, 2, 2), 0, 0) == 1  # no ring is left: the mean of what there is
+
+
+def test_painting_after_the_convolution_is_painting_before_it(checkpoint: Checkpoint, maps: SaliencyMaps) -> None:
+    middle = maps.activations[MIDDLE_LAYER][1]
+    fallen = []
+    for y, x in hottest_cells(maps, 1, np.array([MASS])):
+        copy = middle.clone()
+        copy[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = ring_mean(middle, y, x)[:, None, None]
+        fallen.append(float((maps.logits[1] - logits_after(checkpoint.network, MIDDLE_LAYER, copy[None])[0])[MASS]))
+    only = np.zeros((2, 14), bool)
+    only[1, MASS] = True
+    assert screen(checkpoint.network, maps, only)[1, MASS] == pytest.approx(max(fallen), rel=1e-4)
 
 
 def test_map_statistics_by_hand() -> None:
@@ -78,9 +88,9 @@ def test_map_statistics_by_hand() -> None:
 def test_a_spot_is_tightened_to_the_trigger(checkpoint: Checkpoint, pair: torch.Tensor) -> None:
     reader = Reader(checkpoint)
     alone = gradcam(checkpoint.network, reader.inputs(pair[1:]), keep_middle=True)
-    drops = cell_drops(reader, alone.activations[MIDDLE_LAYER][0], alone.logits[0])
-    assert drops.shape == (14, 4, 4)
-    assert divmod(int(drops[MASS].argmax()), 4)[0] in (1, 2, 3)
+    drops = occlusion_drops(reader, pair[1], alone.logits[0])
+    assert drops.shape == (14, 8, 8)
+    assert divmod(int(drops[MASS].argmax()), 8)[0] in (4, 5, 6)
     found = candidates(alone, drops, MASS, SIZE_PX)
     trigger = Patch(21, 41, 7, 7)
     assert any(patch.overlaps(trigger) for patch in found)
@@ -96,7 +106,7 @@ def test_two_triggers_are_two_spots(checkpoint: Checkpoint, pair: torch.Tensor) 
     image = stamped(stamped(pair[0], 5, 5), 47, 47)
     reader = Reader(checkpoint)
     maps = gradcam(checkpoint.network, reader.inputs(image[None]), keep_middle=True)
-    drops = cell_drops(reader, maps.activations[MIDDLE_LAYER][0], maps.logits[0])
+    drops = occlusion_drops(reader, image, maps.logits[0])
     found = candidates(maps, drops, MASS, SIZE_PX)
     spots = find_spots(reader, image, float(maps.logits[0, MASS]), MASS, found, 0.0)
     assert len(spots.patches) == 2
