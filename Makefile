@@ -54,8 +54,9 @@ bench: setup
 # DATA: a folder in ChestX-ray14's layout. OUT: where runs and judgements are kept; what is there is not done again.
 DATA ?= $(or $(OVERREAD_REAL_DATA),../shared)/chestxray14
 OUT ?= runs/detector
+JOBS ?= 1
 bench-detector: setup
-	$(BIN)/python -m bench.detector --data $(DATA) --out $(OUT)
+	$(BIN)/python -m bench.detector --data $(DATA) --out $(OUT) --jobs $(JOBS)
 
 soak: setup
 	$(BIN)/python -m bench.soak

@@ -7,11 +7,14 @@ judged on the test part, which nothing was chosen by. What is finished is kept i
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,6 +27,7 @@ from bench.tables import Judged, report
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.datasets import Part, chestxray14, phantoms
 from model.detector import Detector, fit_calibration, read_calibration, write_calibration
+from model.errors import OverreadError
 from model.network import resolve_device
 from model.saliency import gradcam
 
@@ -42,7 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--beside", type=int, default=0, help="negatives that baselines are asked about (default all)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
     parser.add_argument("--phantoms", type=int, default=400, help="fresh phantoms, for hard negatives")
+    parser.add_argument("--jobs", type=int, default=1, help="recipes at once, each in a process of its own (default 1)")
     options = parser.parse_args(argv)
+    if options.jobs > 1 and not options.reported:
+        chosen = [r.name for r in read_recipes() if r.use == options.use and r.name in (options.only or [r.name])]
+        same = ("data", "out", "use", "epochs", "stamped", "beside", "phantoms", "device")
+        arguments = [part for key in same for part in (f"--{key}", str(getattr(options, key)))]
+        if not in_parallel([*arguments, *(["--trained"] if options.trained else [])], chosen, options.jobs):
+            return 1
+        options.reported = True
     sample = Sample(options.stamped, options.beside, options.phantoms)
     device = resolve_device(options.device)
     everybody = chestxray14(options.data)
@@ -74,6 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     (options.out / "failures").mkdir(exist_ok=True)
     failures(found, test, options.out / "failures")
     return 0
+
+
+def in_parallel(arguments: Sequence[str], names: Sequence[str], jobs: int) -> bool:
+    """Whether every recipe's own process ended well. On a GPU they share it: start CUDA's MPS before."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+
+    def alone(name: str) -> bool:
+        command = [sys.executable, "-m", "bench.detector", *arguments, "--only", name]
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+    with ThreadPoolExecutor(jobs) as executor:
+        return all(list(executor.map(alone, names)))
 
 
 def small() -> None:
@@ -116,4 +141,7 @@ def judged(folder: Path, data: Path, material: Material, sample: Sample, device:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OverreadError as error:
+        sys.exit(f"bench.detector: {error}")

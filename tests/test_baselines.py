@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from bench.baselines import (
     strip,
     teco,
 )
+from bench.detector import in_parallel
 from bench.judging import Material, Sample, covers, judge
 from bench.recipes import read_recipes
 from bench.tables import Judged, auroc, matched, report, tpr
@@ -213,3 +215,8 @@ def test_recipes_are_what_the_benchmark_promises() -> None:
     assert len({recipe.config.seed for recipe in recipes}) >= 3
     tuned = [recipe.config for recipe in recipes if recipe.use == "tune"]
     assert not {c.trigger for c in tuned} & set(triggers)
+
+
+def test_a_process_that_fails_is_told_of_in_parallel(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert not in_parallel(["--data", str(tmp_path), "--out", str(tmp_path)], ["never-3"], 2)
+    assert "Data_Entry_2017.csv" in capfd.readouterr().err
