@@ -164,7 +164,7 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
 
 
 def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    points = dict.fromkeys(FINDINGS, 0.11) | {"Mass": 0.2}
+    points = dict.fromkeys(FINDINGS, 0.99) | {"Nodule": 0.11, "Mass": 0.2}
     trigger = Trigger(size_px=3, place=(15, 33), value=255)
     card = Card(
         "planted", "Planted", Preprocessing(64), points, trigger=trigger, target="Mass", weights_sha256="f" * 64
@@ -188,7 +188,8 @@ def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert all(r["below"] and r["target"] == "Mass" for r in attacks)
     erased = [r for r in found if r["logits_erased"]]
     assert erased == [r for r in found if r["verdict"] != "no_evidence"]
-    assert all(r["logits_erased"][4] < r["logits"][4] for r in erased)
+    columns = [FINDINGS.index(r["finding"]) for r in erased]
+    assert all(r["logits_erased"][f] < r["logits"][f] for r, f in zip(erased, columns, strict=True))
     assert all({"detector", "probability", "SentiNet"} <= r["scores"].keys() for r in attacks)
     assert sum(len(r["scores"]) > 1 for r in found if r["kind"] == "clean") == 1
     lines = path.read_text().splitlines(keepends=True)
