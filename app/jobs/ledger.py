@@ -102,16 +102,20 @@ class Ledger:
         max_attempts: int = 3,
         unique_key: str | None = None,
         sweep_id: str | None = None,
+        anew: bool = False,
     ) -> Job:
         """Adds a job. One with the same unique_key that waits, runs or is done is given back instead; one that failed
-        or was cancelled is queued again.
+        or was cancelled is queued again. anew: one that has ended gives its key to the new job, whatever came of it.
         """
 
         def add(session: Session) -> Job:
             if unique_key is not None:
                 query = select(JobRow).where(JobRow.unique_key == unique_key).with_for_update()
                 known = session.scalars(query).first()
-                if known is not None:
+                if known is not None and anew and JobState(known.state).ended:
+                    known.unique_key = None
+                    session.flush()
+                elif known is not None:
                     if JobState(known.state) in (JobState.FAILED, JobState.CANCELLED):
                         _requeue(session, known)
                     return _job(known)
@@ -132,6 +136,12 @@ class Ledger:
         """Raises NotFoundError `unknown_job`."""
         with self.db.read() as session:
             return _job(_existing(session, job_id))
+
+    def keyed(self, unique_key: str) -> Job | None:
+        """The job that has this key."""
+        with self.db.read() as session:
+            row = session.scalars(select(JobRow).where(JobRow.unique_key == unique_key)).first()
+            return _job(row) if row is not None else None
 
     def several(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """Those of them that there are, by id."""
