@@ -18,7 +18,6 @@ from app.services.users import Actor
 from app.services.wording import finding_text
 from app.web.charts import Chart, histogram, reliability, reliability_limit, roc
 from app.web.render import page, wants_fragment
-
 from model.detector import realised_rate_interval
 from model.errors import OverreadError
 

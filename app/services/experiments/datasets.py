@@ -68,14 +68,21 @@ class Datasets:
 
 
 def for_calibration(folder: Path, found: Radiographs) -> Radiographs:
-    """Of a folder's radiographs those to calibrate on: its calibration part where it has lists, else every one."""
-    return found.part(Part.CALIBRATION) if (folder / "test_list.txt").is_file() else found
+    """Of a folder's radiographs those to calibrate on: its calibration part where it has lists, else every one.
+
+    Raises DataError `empty_part`.
+    """
+    return found.part(Part.CALIBRATION) if _has_lists(folder) else found
 
 
 def unknown_dataset(name: str, known: Iterable[str]) -> InvalidError:
     """What is said of a name that the settings do not know."""
     there = ", ".join(known) or "phantoms alone"
     return InvalidError("unknown_dataset", f"There is no data set “{name}” on this server; there is: {there}.")
+
+
+def _has_lists(folder: Path) -> bool:
+    return (folder / "test_list.txt").is_file()
 
 
 def _stamp(folder: Path) -> int:
@@ -94,5 +101,5 @@ def _index(name: str, folder: Path) -> tuple[Dataset, Radiographs | None]:
     parts = Counter(part.value for part in found.parts)
     order = [part.value for part in Part if part.value in parts]
     of_parts = {part: parts[part] for part in order}
-    usable = len(for_calibration(folder, found))
+    usable = parts[Part.CALIBRATION.value] if _has_lists(folder) else len(found)
     return Dataset(name, len(found), len(np.unique(found.patients)), of_parts, calibration=usable), found
