@@ -1,4 +1,4 @@
-"""The whole story in a real Chromium: start, watch, cancel, resume, look, register, calibrate, make candidate, be fooled."""
+"""The whole story in a real Chromium: start, watch, cancel, resume, register, calibrate, make candidate, be fooled."""
 
 from __future__ import annotations
 

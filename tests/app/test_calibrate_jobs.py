@@ -191,12 +191,16 @@ def test_the_page_starts_follows_and_stops_it(client: TestClient) -> None:
     part = client.get(address, headers=HTMX)
     assert "was cancelled" in part.text and part.headers["hx-refresh"] == "true"
 
-    job = asked(client, dataset="ward")  # after a cancelled one, with other wishes
     ledger = services(client).jobs
+    (cancelled,) = ledger.newest(2)
+    job = asked(client, dataset="ward", images=2)  # after a cancelled one, with other wishes
+    assert client.post(f"/jobs/{cancelled.id}/retry").status_code == 409  # not twice at once
     claimed = ledger.claim(["calibrate"])
     ledger.fail(claimed.id, claimed.attempt, "No room.", final=True)
     page = client.get("/calibration?checkpoint=clean").text
     assert "The last attempt to calibrate it failed." in page and "No room." in page
+    ledger.cancel(ledger.retry(cancelled.id).id)
+    assert "was cancelled" in client.get(address, headers=HTMX).text  # it is the last one now
     assert client.post(f"/jobs/{job['id']}/retry").status_code == 303
     assert ended(client, job).state is JobState.DONE
     assert client.get("/calibration?checkpoint=clean").text.count("Calibrate anew</summary>") == 1
