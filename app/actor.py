@@ -34,6 +34,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PARAMETERS = {"study": "study", "study_id": "study", "instance_id": "study", "analysis_id": "analysis"}
 _OWN_EVENTS = {  # their services record them
     "analysis.reviews", "study.decision", "study.unaided", "study.read_first", "checkpoints.create",
+    "calibration.create", "calibrations.create",
 }  # fmt: skip
 _LISTS = {
     "/": "worklist.read",

@@ -16,10 +16,10 @@ from app.db import Database
 from app.decoding import Decoder
 from app.inference import InferenceEngine
 from app.jobs import Job, Ledger
-from app.jobs.kinds import examine, reanalyse
+from app.jobs.kinds import calibrate, examine, reanalyse
 from app.jobs.ledger import unknown_job
 from app.outgoing import Outgoing
-from app.schemas import CheckpointInfo
+from app.schemas import CalibrationRequest, CheckpointInfo
 from app.services.analyses import AnalysisService
 from app.services.audit import AuditService
 from app.services.background import BackgroundReader
@@ -133,6 +133,25 @@ class Services:
         pair = (chosen, candidate) if role == "reference" else (reference, chosen)
         self.choose_pair(*pair, actor)
         return pair
+
+    def calibrate(self, checkpoint_id: str, wanted: CalibrationRequest, actor: Actor) -> Job:
+        """Queues a calibration. Raises NotFoundError `unknown_checkpoint`, and what `calibrate.request` raises."""
+        listed = self.engine.find(checkpoint_id)
+        job = calibrate.request(self.jobs, self.settings, self.experiments.datasets, listed, wanted, actor.name)
+        detail = {"job": job.id, "dataset": wanted.dataset or "phantoms", "images": wanted.images}
+        self.audit.note(actor, "calibrations.create", listed.id, detail)
+        return job
+
+    def calibration_job(self, checkpoint_id: str) -> Job | None:
+        """What calibrates a checkpoint, or did last; what it has made counts from now on.
+
+        Raises NotFoundError `unknown_checkpoint`.
+        """
+        listed = self.engine.find(checkpoint_id)
+        job = calibrate.latest(self.jobs, listed)
+        if job is not None and calibrate.is_news(job, listed.calibration):
+            self.background.recalibrated()
+        return job
 
     def pending(self, actor: Actor) -> bool:
         """Whether the worklist is about to change by itself, as far as this reader may know."""

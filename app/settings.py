@@ -30,8 +30,9 @@ class Settings(BaseSettings):
     radiographs that the device reads at once, at most. decoders: processes that decode uploads; decode_timeout_s: what
     one may take over a small file (as much again for each 4 MB); decode_memory_mb: what it may allocate. worker:
     whether `serve` starts a worker; jobs_at_once: short jobs that a worker runs side by side, and as many that screen
-    folders; trainings_at_once: trainings beside them; training_threads: what each may use, 0 means half of the cores.
-    datasets: folders in ChestX-ray14's layout that experiments may use, by name. reference, candidate: ids of the pair
+    folders, and one that calibrates; trainings_at_once: trainings beside them; training_threads: what each and a
+    calibration may use, 0 means half of the cores. datasets: folders in ChestX-ray14's layout that experiments and
+    calibrations may use, by name. reference, candidate: ids of the pair
     that the pages compare. bundled_dir: folder of checkpoint folders that comes with the package;
     data_dir/checkpoints adds to it. allowed_hosts: names that the server answers to, beside `host`.
     trusted_proxies: addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody else's.

@@ -109,6 +109,7 @@ class Worker:
             self._look_after(running)
         settings = self.settings
         self._fill(settings.trainings_at_once, ["experiment"])
+        self._fill(1, ["calibrate"])
         self._fill(settings.jobs_at_once, ["scan"])
         self._fill(settings.jobs_at_once, [])
 

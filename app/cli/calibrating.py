@@ -13,7 +13,6 @@ from app.cli.common import read_settings
 from app.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from model.datasets import Radiographs
     from model.detector import Calibration
 
 
@@ -71,57 +70,33 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the calibration's summary as JSON.")] = False,
 ) -> None:
     """Fits the detector to a checkpoint on clean radiographs of patients it was not trained on."""
-    from app.services.readings import code_version
-    from model.checkpoint import find_checkpoint, load_checkpoint
-    from model.detector import Plan, calibration_folders, fit_calibration, read_calibration, write_calibration
-    from model.network import resolve_device
+    from app.services.calibrating import Asked
+    from app.services.calibrating import calibrate as calibrated
+    from model.checkpoint import find_checkpoint
 
     if phantoms and (data is None or donors is DonorKind.OWN):
         raise typer.BadParameter("--phantoms goes beside --data, with phantoms as donors.")
     settings = read_settings()
+    asked = Asked(
+        data=data,
+        whole=None if split is None else split is Which.ALL,
+        images=images,
+        phantoms=phantoms,
+        seed=seed,
+        own_donors=None if donors is None else donors is DonorKind.OWN,
+        alpha=alpha,
+        by=by,
+    )
     folder = find_checkpoint(checkpoint, settings.checkpoint_dirs)
-    read = load_checkpoint(folder, resolve_device(device or settings.device))
-    folders = calibration_folders(settings.data_dir, folder, read.card.weights_sha256)
-    radiographs = _radiographs(data, split, images, phantoms, seed)
-    own = donors is DonorKind.OWN or (donors is None and data is not None and not phantoms)
-    drawn = f"{phantoms or len(radiographs)} phantoms, seed {seed}"
-    name = drawn if data is None else data.resolve().name + (f" and {drawn}" if phantoms else "")
     terminal = Terminal()
     try:
-        made = fit_calibration(
-            read,
-            radiographs,
-            Plan(alpha=alpha, own_donors=own),
-            data=name,
-            made_by=by,
-            code_version=code_version(),
-            previous=read_calibration([out] if out else folders, read.card.weights_sha256),
-            progress=terminal.step,
-        )
+        made, path = calibrated(settings, folder, asked, device=device or "", out=out, progress=terminal.step)
     finally:
         terminal.close()
-    path = write_calibration(out or folders[0], made)
     if as_json:
         typer.echo(json.dumps({"path": str(path), **made.summary()}))
     else:
         typer.echo(_in_words(made, path))
-
-
-def _radiographs(data: Path | None, split: Which | None, images: int | None, drawn: int, seed: int) -> Radiographs:
-    """drawn: phantoms beside the data."""
-    import numpy as np
-
-    from model.datasets import Part, chestxray14, join, phantoms
-
-    if data is None:
-        return phantoms(images or 250, seed, part=Part.CALIBRATION)
-    found = chestxray14(data)
-    listed = (data / "test_list.txt").is_file()
-    if split is Which.CALIBRATION or (split is None and listed):
-        found = found.part(Part.CALIBRATION)
-    if images is not None and images < len(found):
-        found = found.take(np.linspace(0, len(found) - 1, images).round().astype(int))
-    return join([found, phantoms(drawn, seed, part=Part.CALIBRATION)]) if drawn else found
 
 
 def _in_words(made: Calibration, path: Path) -> str:

@@ -24,6 +24,7 @@ from app.tables import JobEventRow, JobRow, now, utc
 
 RETRY_S = 2.0  # doubled with each failure
 MAX_ERROR = 2000
+_GIVEN_UP = "~"  # between a key and the job that had it before
 
 
 class JobState(StrEnum):
@@ -102,16 +103,19 @@ class Ledger:
         max_attempts: int = 3,
         unique_key: str | None = None,
         sweep_id: str | None = None,
+        anew: bool = False,
     ) -> Job:
         """Adds a job. One with the same unique_key that waits, runs or is done is given back instead; one that failed
-        or was cancelled is queued again.
+        or was cancelled is queued again. anew: one that has ended gives its key to the new job, whatever came of it.
         """
 
         def add(session: Session) -> Job:
             if unique_key is not None:
                 query = select(JobRow).where(JobRow.unique_key == unique_key).with_for_update()
                 known = session.scalars(query).first()
-                if known is not None:
+                if known is not None and anew and JobState(known.state).ended:
+                    _give_up_key(session, known)
+                elif known is not None:
                     if JobState(known.state) in (JobState.FAILED, JobState.CANCELLED):
                         _requeue(session, known)
                     return _job(known)
@@ -132,6 +136,12 @@ class Ledger:
         """Raises NotFoundError `unknown_job`."""
         with self.db.read() as session:
             return _job(_existing(session, job_id))
+
+    def keyed(self, unique_key: str) -> Job | None:
+        """The job that has this key."""
+        with self.db.read() as session:
+            row = session.scalars(select(JobRow).where(JobRow.unique_key == unique_key)).first()
+            return _job(row) if row is not None else None
 
     def several(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """Those of them that there are, by id."""
@@ -205,10 +215,14 @@ class Ledger:
             return _job(_existing(session, job_id))
 
     def retry(self, job_id: str) -> Job:
-        """Queues again what failed or was cancelled; it goes on from its last checkpoint. Raises NotFoundError."""
+        """Queues again what failed or was cancelled; it goes on from its last checkpoint.
+
+        Raises NotFoundError, and ConflictError `already_queued` where a later job has its key and has not ended.
+        """
         with self.db.write() as session:
             row = _existing(session, job_id, lock=True)
             if JobState(row.state) in (JobState.FAILED, JobState.CANCELLED):
+                _take_key_back(session, row)
                 _requeue(session, row)
             return _job(row)
 
@@ -371,6 +385,23 @@ def _requeue(session: Session, row: JobRow) -> None:
     row.state, row.failures, row.error = "queued", 0, None
     row.cancel_requested, row.run_after, row.finished_at = False, None, None
     _note(session, row.id, row.attempt, "queued")
+
+
+def _give_up_key(session: Session, row: JobRow) -> None:
+    row.unique_key = f"{row.unique_key}{_GIVEN_UP}{row.id}"
+    session.flush()
+
+
+def _take_key_back(session: Session, row: JobRow) -> None:
+    key, given_up, _ = (row.unique_key or "").partition(_GIVEN_UP)
+    if not given_up:
+        return
+    holder = session.scalars(select(JobRow).where(JobRow.unique_key == key).with_for_update()).first()
+    if holder is not None and not JobState(holder.state).ended:
+        raise ConflictError("already_queued", "A later job does this already: cancel that first.")
+    if holder is not None:
+        _give_up_key(session, holder)
+    row.unique_key = key
 
 
 def unknown_job() -> NotFoundError:

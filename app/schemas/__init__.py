@@ -14,7 +14,7 @@ from app.schemas.analyses import (
     TestLevel,
 )
 from app.schemas.base import Problem, Schema
-from app.schemas.calibrations import AlphaPreview, CalibrationInfo, CalibrationList, DriftInfo
+from app.schemas.calibrations import AlphaPreview, CalibrationInfo, CalibrationList, CalibrationRequest, DriftInfo
 from app.schemas.checkpoints import CheckpointInfo, CheckpointList, StageInfo
 from app.schemas.reviews import (
     ChainProof,
@@ -49,6 +49,7 @@ __all__ = [
     "AnalysisRef",
     "CalibrationInfo",
     "CalibrationList",
+    "CalibrationRequest",
     "CalledInfo",
     "ChainProof",
     "CheckpointInfo",

@@ -81,6 +81,18 @@ class CalibrationInfo(Schema):
     notice: str = NOTICE
 
 
+class CalibrationRequest(Schema):
+    """What to calibrate on. dataset: a name of `GET /datasets`, of patients whom the checkpoint was not trained on;
+    empty for phantoms, which are right for a checkpoint that was trained on phantoms. images: at most so many, evenly
+    spread; flags at 1 % take 99. donors: whom suspicious spots are put onto, `own` patients of the data set or
+    `phantoms`; `automatic` takes own ones, if 99 radiographs of others remain.
+    """
+
+    dataset: str = Field(default="", max_length=64)
+    images: int = Field(default=250, ge=1, le=5000)
+    donors: Literal["automatic", "own", "phantoms"] = "automatic"
+
+
 class CalibrationList(Schema):
     """Every checkpoint's calibration, the pair first; with the figures of each at its own alpha."""
 

@@ -166,13 +166,15 @@ class EstimateInfo(Schema):
 
 
 class DatasetInfo(Schema):
-    """A data set of this server. parts: part → radiographs. problem: why it cannot be used, else empty."""
+    """A data set of this server. parts: part → radiographs. problem: why it cannot be used, else empty. calibration:
+    radiographs that a checkpoint can be calibrated on."""
 
     name: str
     radiographs: int
     patients: int
     parts: dict[str, int]
     problem: str
+    calibration: int
 
 
 class DatasetList(Schema):

@@ -77,6 +77,11 @@ class BackgroundReader:
         """Something may be there that nobody put in: a full test to make."""
         self._wake.set()
 
+    def recalibrated(self) -> None:
+        """A calibration may have been made or changed: takes it up, and has everything read again by it."""
+        if self._analyses.engine.recalibrated():
+            self.pair_changed()
+
     @property
     def pending(self) -> bool:
         """Whether something is still to be read or summarised."""
@@ -146,8 +151,7 @@ class BackgroundReader:
     def _look_again(self) -> None:
         """What a job, another server or an earlier failure left, and what a new calibration changes."""
         try:
-            if self._analyses.engine.recalibrated():
-                self.pair_changed()
+            self.recalibrated()
             if not self._waiting:  # what waits is no find, and would be put in twice
                 self._find_work()
         except Exception:  # as above: the next look may go better

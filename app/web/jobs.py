@@ -17,6 +17,7 @@ from app.web.render import page, wants_fragment
 router = APIRouter(include_in_schema=False, prefix="/jobs")
 ROWS = 50
 _TITLES = {
+    "calibrate": "Calibrate a checkpoint",
     "examine": "Test what the screen found",
     "experiment": "Run an experiment",
     "reanalyse": "Read the worklist again",
@@ -84,6 +85,8 @@ def _page(request: Request, services: Services, actor: Actor, said: str) -> Resp
 
 def _url(job: Job) -> str:
     """Where more is said of it."""
+    if job.kind == "calibrate":
+        return f"/calibration?checkpoint={job.spec['checkpoint']}"
     return f"/experiments/{job.spec['experiment']}" if job.kind == "experiment" else ""
 
 
@@ -94,6 +97,10 @@ def _outcome(job: Job) -> str:
     result = job.result
     if result is None:
         return ""
+    if job.kind == "calibrate":
+        rate = f"{100 * result['alpha']:g} %"
+        worth = f"it flags at {rate}" if result["decides"] else f"too few for a flag at {rate}"
+        return f"{job.spec['checkpoint']}: {result['n']} radiographs, {worth}."
     if job.kind == "experiment":
         return "Trained and judged: its page has the figures."
     if job.kind == "verify":

@@ -1,4 +1,4 @@
-"""The whole story in a real Chromium: start, watch, cancel, resume, look, register, make candidate, be fooled by it."""
+"""The whole story in a real Chromium: start, watch, cancel, resume, register, calibrate, make candidate, be fooled."""
 
 from __future__ import annotations
 
@@ -78,6 +78,14 @@ def test_from_the_form_to_a_fooled_dashboard(settings: Settings, tmp_path: Path)
         page.wait_for_url(re.compile(r"/checkpoints/mine$"))
         page.go_back()
         page.reload()
+        run = page.url
+        page.get_by_role("link", name="Calibrate mine").click()
+        page.get_by_label("At most").fill("4")  # a hundred would take a minute
+        page.get_by_role("button", name="Calibrate", exact=True).click()
+        expect(page.locator("#_calibrating")).to_contain_text("Calibrating mine on phantoms")
+        expect(page.locator("#_calibrating progress")).to_be_visible()  # it follows by itself
+        expect(page.get_by_role("alert")).to_contain_text("4 clean radiographs are too few")  # reloaded at its end
+        page.goto(run)
         page.get_by_role("button", name="Make it the live candidate").click()
         page.wait_for_url(re.compile(r"/checkpoints$"))
         expect(page.get_by_label("Candidate")).to_have_value("mine")

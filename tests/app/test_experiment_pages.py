@@ -151,7 +151,8 @@ def test_a_run_s_page_while_it_runs_and_afterwards(client: TestClient) -> None:
     assert taken.status_code == 409 and "choose another id" in taken.text
     registered = client.post(f"{address}/checkpoints", data={"twin": "clean", "checkpoint_id": "mine"})
     assert registered.headers["location"] == "/checkpoints/mine"
-    assert 'href="/checkpoints/mine"' in client.get(address).text
+    page = client.get(address).text
+    assert 'href="/checkpoints/mine"' in page and 'href="/calibration?checkpoint=mine&amp;dataset="' in page
     assert client.post(f"{address}/candidate", data={"twin": "backdoored"}).status_code == 303
     assert client.app.state.services.pair[1] == f"smoke-backdoored-{one['id'][:6]}"  # type: ignore[attr-defined]
     assert "live candidate" in client.get(address).text

@@ -11,6 +11,7 @@ from model.errors import ConfigError
 
 Run = Callable[[Mapping[str, Any], Context], Mapping[str, Any]]
 KINDS = {
+    "calibrate": "app.jobs.kinds.calibrate",
     "examine": "app.jobs.kinds.examine",
     "experiment": "app.jobs.kinds.experiment",
     "reanalyse": "app.jobs.kinds.reanalyse",
@@ -18,7 +19,8 @@ KINDS = {
     "verify": "app.jobs.kinds.verify",
 }
 
-ALONE = ("experiment", "scan")  # may take hours: each kind has places of its own, and nothing short waits behind it
+# These may take hours: each kind has places of its own, and nothing short waits behind it.
+ALONE = ("calibrate", "experiment", "scan")
 
 
 def kind(name: str) -> Run:

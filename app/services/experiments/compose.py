@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from app.inference import scan
 from app.services.errors import InvalidError
+from app.services.experiments.datasets import unknown_dataset
 from app.settings import Settings
 from model.config import ChestXray14Source, ExperimentConfig, PhantomSource, load_config, preset_names
 from model.errors import ConfigError, DataError, OverreadError, TriggerError
@@ -84,7 +85,7 @@ def planned(settings: Settings, config: ExperimentConfig, dataset: str) -> Plan:
     except OverreadError as error:
         if isinstance(error, InvalidError):
             raise
-        raise InvalidError(error.code, _without_paths(settings, str(error))) from error
+        raise InvalidError(error.code, without_paths(settings, str(error))) from error
 
 
 def resolved(settings: Settings, config: Mapping[str, Any], dataset: str) -> tuple[ExperimentConfig, Path | None]:
@@ -142,15 +143,14 @@ def _check_sources(settings: Settings, config: ExperimentConfig, dataset: str) -
     if any(isinstance(source, ChestXray14Source) and source.path for source in config.data):
         raise InvalidError("path_given", "Name a data set of this server instead of a path.")
     if dataset and dataset not in settings.datasets:
-        known = ", ".join(settings.datasets) or "phantoms alone"
-        raise InvalidError("unknown_dataset", f"There is no data set “{dataset}” on this server; there is: {known}.")
+        raise unknown_dataset(dataset, settings.datasets)
     if needs_folder(config) and not dataset:
         raise InvalidError("no_dataset", "This configuration trains on ChestX-ray14: choose a data set of this server.")
     if config.init and not any(one.card and one.id == config.init for one in scan(settings.checkpoint_dirs)):
         raise InvalidError("unknown_checkpoint", "init names a checkpoint of this server by its id.")
 
 
-def _without_paths(settings: Settings, text: str) -> str:
+def without_paths(settings: Settings, text: str) -> str:
     """Folders are the operator's business; people know data sets by their names."""
     for name, folder in settings.datasets.items():
         text = text.replace(str(folder), f"the data set “{name}”")
