@@ -17,7 +17,7 @@ from tests.app.conftest import png_bytes, served
 
 
 @contextmanager
-def tested(settings: Settings, checkpoints: Path, monkeypatch: Any) -> Iterator[tuple[Any, str, Any]]:
+def serving(settings: Settings, checkpoints: Path, monkeypatch: Any) -> Iterator[tuple[Any, str, Any]]:
     """A server's services, the address of a study whose full tests are asked for, and a browser."""
     put(settings.data_dir, checkpoints / "backdoored", by_hand(checkpoints / "backdoored", threshold=-1e6))
     made: list[Any] = []
@@ -33,7 +33,7 @@ def tested(settings: Settings, checkpoints: Path, monkeypatch: Any) -> Iterator[
 def test_a_card_follows_by_itself_and_keeps_the_readers_place(
     settings: Settings, checkpoints: Path, monkeypatch: Any
 ) -> None:
-    with tested(settings, checkpoints, monkeypatch) as (held, address, browser), browser_page(browser) as page:
+    with serving(settings, checkpoints, monkeypatch) as (held, address, browser), browser_page(browser) as page:
         from playwright.sync_api import expect
 
         expect.set_options(timeout=60_000)
@@ -64,7 +64,7 @@ def test_a_card_follows_by_itself_and_keeps_the_readers_place(
 
 def test_without_script_a_reload_shows_it(settings: Settings, checkpoints: Path, monkeypatch: Any) -> None:
     with (
-        tested(settings, checkpoints, monkeypatch) as (held, address, browser),
+        serving(settings, checkpoints, monkeypatch) as (held, address, browser),
         browser_page(browser, java_script_enabled=False) as page,
     ):
         page.goto(address)
