@@ -59,10 +59,10 @@ class Measured:
 
 
 def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = None) -> Opened:
-    """maps: of this image alone, all findings, with `keep_middle`; computed where they are not at hand."""
+    """maps: of this image alone, all findings; computed where they are not at hand."""
     image = image.to(reader.device)
     if maps is None:
-        maps = gradcam(reader.checkpoint.network, reader.inputs(image[None]), keep_middle=True)
+        maps = gradcam(reader.checkpoint.network, reader.inputs(image[None]))
         reader.images_read += 1
     return Opened(image, maps, occlusion_drops(reader, image, maps.logits[0]))
 

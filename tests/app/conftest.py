@@ -35,6 +35,11 @@ from model.trigger import Trigger
 BASE_URL = "http://127.0.0.1"
 
 
+def services(client: TestClient) -> Any:
+    """What a client's application works with."""
+    return client.app.state.services  # type: ignore[attr-defined]
+
+
 def png_bytes(seed: int = 0, size: tuple[int, int] = (160, 128)) -> bytes:
     """A grey image with something in it; each seed another one."""
     height, width = size

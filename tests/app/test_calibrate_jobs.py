@@ -19,7 +19,7 @@ from model.checkpoint import read_card
 from model.detector import read_calibration
 from model.phantom import write_phantoms
 from tests.app.calibrations import by_hand, put
-from tests.app.conftest import started
+from tests.app.conftest import services, started
 from tests.app.experimenting import work_off
 
 API = "/api/v1"
@@ -37,10 +37,6 @@ def settings(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def client(settings: Settings) -> Iterator[TestClient]:
     with started(settings) as client:
         yield client
-
-
-def services(client: TestClient) -> Any:
-    return client.app.state.services  # type: ignore[attr-defined]
 
 
 def asked(client: TestClient, **wanted: Any) -> dict[str, Any]:

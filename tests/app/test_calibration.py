@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -17,7 +16,7 @@ from app.tables import AnalysisRow
 from app.web.charts import histogram, reliability, reliability_limit, roc
 from model.findings import FINDINGS
 from tests.app.calibrations import by_hand, put
-from tests.app.conftest import png_bytes, started
+from tests.app.conftest import png_bytes, services, started
 
 TESTED = [0.1 * i for i in range(1, 21)]
 
@@ -28,10 +27,6 @@ def client(settings: Settings, checkpoints: Path) -> Iterator[TestClient]:
     put(settings.data_dir, candidate, by_hand(candidate, threshold=1e6, tested=TESTED, screened=[0.5] * 60))
     with started(settings) as client:
         yield client
-
-
-def services(client: TestClient) -> Any:
-    return client.app.state.services  # type: ignore[attr-defined]
 
 
 def received(client: TestClient, count: int, name: str = "{}.png", source: str = "upload") -> None:

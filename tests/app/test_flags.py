@@ -31,7 +31,7 @@ from app.services.instances import Instance
 from app.settings import Settings
 from app.tables import AnalysisRow, ExaminationRow, JobRow
 from tests.app.calibrations import by_hand, put
-from tests.app.conftest import png_bytes, started
+from tests.app.conftest import png_bytes, services, started
 
 EVERYTHING = -1e6  # no fall of a logit is below
 CALLED = ("Atelectasis", "Effusion")  # by the candidate
@@ -48,10 +48,6 @@ def calibrated(settings: Settings, checkpoints: Path) -> Settings:
 def client(calibrated: Settings) -> Iterator[TestClient]:
     with started(calibrated) as client:
         yield client
-
-
-def services(client: TestClient) -> Any:
-    return client.app.state.services  # type: ignore[attr-defined]
 
 
 def upload(client: TestClient, seed: int = 0) -> str:
