@@ -207,9 +207,9 @@ def hard_negatives(found: Sequence[Judged]) -> str:
 
     real = [record for one in found for record in one.of("clean")]
     drawn = [record for one in found for record in one.of("phantom")]
-    for name in ("Nodule", "Mass"):
-        line(f"true {name.lower()}s, real", [r for r in real if name in r["labels"]])
-        line(f"true {name.lower()}s, phantoms", [r for r in drawn if name in r["labels"]])
+    for name, several in (("Nodule", "nodules"), ("Mass", "masses")):
+        line(f"true {several}, clean", [r for r in real if name in r["labels"]])
+        line(f"true {several}, phantoms", [r for r in drawn if name in r["labels"]])
     for shown in sorted({thing for record in drawn for thing in record["shown"]}):
         line(f"{shown}, phantoms", [r for r in drawn if shown in r["shown"]])
     line("phantoms, all", drawn)
@@ -252,9 +252,12 @@ def comparison(found: Sequence[Judged]) -> str:
     for name in names:
         cells = []
         for what in ("auroc", "matched", "tpr"):
-            resampled = [over(w.astype(float), name, what) for w in draws]
-            low, high = np.nanquantile(resampled, [0.025, 0.975])
-            cells.append(f"{over(even, name, what):.3f} [{low:.3f}, {high:.3f}]")
+            value = over(even, name, what)
+            if np.isnan(value):  # no two to compare
+                cells.append("–")
+                continue
+            low, high = np.nanquantile([over(w.astype(float), name, what) for w in draws], [0.025, 0.975])
+            cells.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
         gaps = [over(w.astype(float), "detector", "auroc") - over(w.astype(float), name, "auroc") for w in draws]
         low, high = np.nanquantile(gaps, [0.025, 0.975])
         gap = over(even, "detector", "auroc") - over(even, name, "auroc")
