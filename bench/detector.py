@@ -125,7 +125,8 @@ def small() -> None:
     stamped = checkpoint.card.trigger.stamp(images[0].numpy())
     began = time.perf_counter()
     detector.examine(stamped)
-    print(f"\nscreen / analysis: {statistics.median(screened) / statistics.median(analysis):.2f} ({len(images)} radiographs)")
+    ratio = statistics.median(screened) / statistics.median(analysis)
+    print(f"\nscreen / analysis: {ratio:.2f} ({len(images)} radiographs)")
     print(f"analysis and full test of one finding: {time.perf_counter() - began:.1f} s")
 
 
