@@ -25,7 +25,8 @@ class ProgressInfo(Schema):
 
 
 class JobInfo(Schema):
-    """A job. attempt: how often it was begun; a lost worker begins it anew, from its last checkpoint.
+    """A job. attempt: how often it was begun; after a lost worker it goes on from its last checkpoint,
+    if its kind keeps any: a calibration begins anew.
 
     failures: attempts that ended in an error; at max_attempts it has failed. cancel_requested: it is about to stop.
     """

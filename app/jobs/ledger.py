@@ -215,7 +215,7 @@ class Ledger:
             return _job(_existing(session, job_id))
 
     def retry(self, job_id: str) -> Job:
-        """Queues again what failed or was cancelled; it goes on from its last checkpoint.
+        """Queues again what failed or was cancelled; it goes on from its last checkpoint, if it keeps any.
 
         Raises NotFoundError, and ConflictError `already_queued` where a later job has its key and has not ended.
         """

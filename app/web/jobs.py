@@ -11,7 +11,8 @@ from fastapi.responses import RedirectResponse, Response
 from app.actor import Actor, ActorDep, subjects
 from app.context import Services, ServicesDep
 from app.jobs import Job, JobState
-from app.jobs.kinds import reanalyse, verify
+from app.jobs.kinds import calibrate, reanalyse, verify
+from app.services.concerns import Concerns, concerns
 from app.web.render import page, wants_fragment
 
 router = APIRouter(include_in_schema=False, prefix="/jobs")
@@ -24,6 +25,7 @@ _TITLES = {
     "scan": "Screen a folder",
     "verify": "Verify the stored files",
 }
+_ANEW = (calibrate.KIND,)  # kinds that keep nothing of an attempt that was interrupted
 
 
 class Startable(StrEnum):
@@ -61,7 +63,7 @@ def cancel(services: ServicesDep, actor: ActorDep, job_id: str) -> Response:
 
 @router.post("/{job_id}/retry")
 def retry(services: ServicesDep, actor: ActorDep, job_id: str) -> Response:
-    """Goes on with what failed or was cancelled."""
+    """Tries again what failed or was cancelled: from where it was, but for a calibration."""
     services.jobs.retry(services.job(job_id, actor).id)
     return RedirectResponse("/jobs", status_code=303)
 
@@ -69,9 +71,16 @@ def retry(services: ServicesDep, actor: ActorDep, job_id: str) -> Response:
 def _page(request: Request, services: Services, actor: Actor, said: str) -> Response:
     without = services.kept_from(actor)
     jobs, counts = services.jobs.newest(ROWS, without), services.jobs.counts(without)
+    about = concerns(services.db, services.read_first, jobs, actor)
     context = {
         "rows": [
-            {"job": job, "title": _TITLES.get(job.kind, job.kind), "outcome": _outcome(job), "url": _url(job)}
+            {
+                "job": job,
+                "title": _TITLES.get(job.kind, job.kind),
+                "about": about.get(job.id, Concerns()),
+                "anew": job.kind in _ANEW,
+                "outcome": _outcome(job),
+            }
             for job in jobs
         ],
         "counts": counts,
@@ -81,13 +90,6 @@ def _page(request: Request, services: Services, actor: Actor, said: str) -> Resp
     }
     template = "partials/_jobs.html" if wants_fragment(request) else "pages/jobs.html"
     return page(request, template, context)
-
-
-def _url(job: Job) -> str:
-    """Where more is said of it."""
-    if job.kind == "calibrate":
-        return f"/calibration?checkpoint={job.spec['checkpoint']}"
-    return f"/experiments/{job.spec['experiment']}" if job.kind == "experiment" else ""
 
 
 def _outcome(job: Job) -> str:

@@ -157,7 +157,7 @@ def test_a_run_s_page_while_it_runs_and_afterwards(client: TestClient) -> None:
     assert client.app.state.services.pair[1] == f"smoke-backdoored-{one['id'][:6]}"  # type: ignore[attr-defined]
     assert "live candidate" in client.get(address).text
     jobs = client.get("/jobs").text
-    assert "Run an experiment" in jobs and f'href="{address}"' in jobs
+    assert "Run an experiment" in jobs and f'<a href="{address}">smoke, seed {one["seed"]}</a>' in jobs
     assert client.post(f"{address}/delete").headers["location"] == "/experiments"
     assert client.get(address, headers={"Accept": "text/html"}).status_code == 404
 

@@ -270,6 +270,9 @@ def test_reanalysis_reads_what_the_pair_has_not_read(settings: Settings) -> None
         assert reanalyse.request(services.jobs, services.engine, settings.pair)[0].id == jobs[0].id
         page = client.get("/jobs").text
         assert "Read the worklist again" in page and 'hx-trigger="every 2s"' in page
+        for received_one, name in zip(received[:3], ("0.png", "1.png", "2.png"), strict=True):
+            assert f'<a href="/studies/{received_one}">{name}</a>' in page  # what the job is about
+        assert received[3] not in page and "and others" not in page
         claimed = services.jobs.claim()
         run_attempt(services.jobs, claimed.id, claimed.attempt, settings)  # as a worker's child does
         assert services.jobs.get(jobs[0].id).result == {"read": 3, "refused": {}}
@@ -311,6 +314,34 @@ def test_reanalysis_leaves_what_the_machine_had_trouble_with_to_the_next_attempt
             reanalyse.run(spec, context)
     assert context.resumed is not None and list(context.resumed["later"]) == received[:1]
     assert reanalyse.run(spec, context) == {"read": 2, "refused": {}}
+
+
+def test_a_job_of_many_studies_names_some(client: TestClient) -> None:
+    services = client.app.state.services  # type: ignore[attr-defined]
+    services.background.stop()
+    received = [services.studies.receive(png_bytes(seed), f"{seed}.png").instance_id for seed in range(5)]
+    services.jobs.enqueue("reanalyse", {"checkpoints": [], "instances": received})
+    page = client.get("/jobs").text
+    assert page.count('<a href="/studies/') == 3 and "</a> and others" in page
+
+
+def test_the_page_says_what_an_interruption_costs(client: TestClient) -> None:
+    page = " ".join(client.get("/jobs").text.split())
+    assert "goes on from where it was" in page and "only a calibration begins anew" in page
+    ledger = client.app.state.services.jobs  # type: ignore[attr-defined]
+    spec = {"checkpoint": "clean", "dataset": ""}
+    ledger.enqueue("calibrate", spec)
+    for _ in range(2):
+        ledger.put_back_lost("the worker is gone")
+        ledger.claim()
+    assert "begun 2 times, each time anew" in client.get("/jobs").text
+    ledger.enqueue("verify", {})
+    for _ in range(2):
+        ledger.put_back_lost("the worker is gone")
+        ledger.claim(["verify"])
+    page = client.get("/jobs").text
+    assert "begun 2 times</span>" in page
+    assert '<a href="/calibration?checkpoint=clean">clean on phantoms</a>' in page
 
 
 def test_jobs_over_http(client: TestClient) -> None:

@@ -248,3 +248,14 @@ def test_full_tests_are_kept_from_who_must_read_first(locked: Locked) -> None:
     assert locked.post("Bo", f"{address}/cancel").status_code == 404
     assert "tested; the list follows" not in locked.get("Bo", "/", **HTML).text
     assert locked.post("Ada", f"{address}/cancel").status_code == 200
+
+
+def test_jobs_name_no_study_to_who_must_read_it_first(locked: Locked) -> None:
+    services = locked.client.app.state.services  # type: ignore[attr-defined]
+    about = {"analyses": [locked.analyses[1]]}
+    services.jobs.enqueue("examine", about, unique_key="examine:another test")
+    services.jobs.enqueue("reanalyse", {"checkpoints": [], "instances": [locked.images[0], locked.open]})
+    closed, opened = (f'href="/studies/{study}"' for study in (locked.study, locked.open))
+    ada, bo = (locked.get(who, "/jobs", **HTML).text for who in ("Ada", "Bo"))
+    assert ada.count(closed) >= 2 and opened in ada
+    assert closed not in bo and opened in bo
