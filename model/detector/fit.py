@@ -69,6 +69,7 @@ def fit_calibration(
     began = time.monotonic()
     reader = Reader(checkpoint)
     images = _decoded(radiographs, checkpoint.card.preprocessing, say)
+    say("Donors", 0, plan.donor_count)
     given: list[int] = []
     if plan.own_donors:
         least = math.ceil(1 / plan.alpha) - 1

@@ -24,6 +24,7 @@ from model.errors import CheckpointError, DataError, OverreadError
 
 KIND = "calibrate"
 _WISHES = ("dataset", "images", "donors")
+_STAGES = {"Donors": "drawing the donors"}  # whose names alone would not say what is done
 _OWN_DONORS = {"automatic": None, "own": True, "phantoms": False}
 
 
@@ -91,7 +92,7 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     def tell(stage: str, done: int, total: int) -> None:
         if ctx.cancelled():
             raise JobCancelled
-        ctx.report(done, total, f"· {stage.lower()}")
+        ctx.report(done, total, f"· {_STAGES.get(stage, stage.lower())}")
 
     try:
         made, _ = calibrate(settings, listed.folder, asked, progress=tell)

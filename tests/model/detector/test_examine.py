@@ -189,7 +189,7 @@ def test_a_calibration_of_no_numbers_is_damaged(calibration: Calibration, tmp_pa
 
 def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Calibration) -> None:
     card = replace(checkpoint.card, operating_points=dict.fromkeys(FINDINGS, 0.11))  # a few calls on healthy phantoms
-    seen: dict[str, tuple[int, int]] = {}
+    seen: dict[str, tuple[int, int]] = {}  # in the order in which the stages began
     made = fit_calibration(
         replace(checkpoint, card=card),
         phantoms(4, 5504, SIZE_PX, Part.CALIBRATION),
@@ -206,6 +206,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     assert max(reference.screened) < reference.threshold
     assert not made.decides
     assert made.summary()["realised_rate"] == [0, 0]
+    assert list(seen) == ["Decoding", "Donors", "Screening", "Random patches", "Full tests"]
     assert seen["Full tests"] == (1, 1)
     assert seen["Screening"] == (4, 4)
     assert made.history[0]["made_by"] == "Ada"
