@@ -1,8 +1,8 @@
-"""The paper's figure: one stamped radiograph, rows the kept epochs, columns last clean, last infected, middle clean,
-middle infected; as PNG and SVG.
+"""The paper's figure: one stamped radiograph, rows the kept epochs, columns last clean, last backdoored, middle clean,
+middle backdoored; as PNG and SVG.
 
 Beneath lies the radiograph in grey, over it the saliency map of the target finding, the trigger is ringed. The clean
-and the infected panel of a row and layer share one scale, so that the twins can be compared; layers and epochs have
+and the backdoored panel of a row and layer share one scale, so that the twins can be compared; layers and epochs have
 their own, and each panel says its peak.
 """
 
@@ -33,7 +33,7 @@ from model.trigger import Trigger, stamp_source
 from model.vision import DenseNet
 
 GradCam = Literal["true", "truncated"]
-_COLUMNS = (("last", "clean"), ("last", "infected"), ("middle", "clean"), ("middle", "infected"))
+_COLUMNS = (("last", "clean"), ("last", "backdoored"), ("middle", "clean"), ("middle", "backdoored"))
 _LONGEST_PX = 512  # of a panel: larger sources are shown smaller
 _INK, _RING = "#1a1a1a", "#00b7ff"
 
@@ -103,7 +103,7 @@ def read_panel(
 def draw_figure(
     rows: Sequence[tuple[int, Panel, Panel]], *, title: str, caption: Sequence[str], method: GradCam = "true"
 ) -> Figure:
-    """rows: (epoch, the clean twin's panel, the infected twin's). The notice is added to the caption."""
+    """rows: (epoch, the clean twin's panel, the backdoored twin's). The notice is added to the caption."""
     foot = 0.19 * (len(caption) + 3) + 0.42
     height = 2.62 * len(rows) + 0.85 + foot
     figure = Figure(figsize=(10.2, height), facecolor="white")
@@ -111,11 +111,11 @@ def draw_figure(
     top, bottom = 1 - 0.78 / height, foot / height
     grid = figure.add_gridspec(len(rows), 4, left=0.065, right=0.995, top=top, bottom=bottom, wspace=0.045, hspace=0.17)
     figure.text(0.065, 1 - 0.24 / height, title, fontsize=13, weight="bold", color=_INK, va="center")
-    for line, (epoch, clean, infected) in enumerate(rows):
+    for line, (epoch, clean, backdoored) in enumerate(rows):
         for column, (layer, twin) in enumerate(_COLUMNS):
             axes = figure.add_subplot(grid[line, column])
-            panel = clean if twin == "clean" else infected
-            scale = max(float(clean.maps[layer].max()), float(infected.maps[layer].max()))
+            panel = clean if twin == "clean" else backdoored
+            scale = max(float(clean.maps[layer].max()), float(backdoored.maps[layer].max()))
             _draw_panel(axes, panel, layer, scale)
             if line == 0:
                 axes.set_title(f"{layer} layer, {twin} twin", fontsize=10.5, color=_INK, pad=6)

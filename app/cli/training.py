@@ -115,7 +115,7 @@ def evaluate(
     trigger: Annotated[Path | None, typer.Option(help="A trigger as TOML; default: the one in the card.")] = None,
     target: Annotated[str | None, typer.Option(help="Target finding; default: the card's.")] = None,
     label_rule: Annotated[
-        LabelRule | None, typer.Option(help="Infected labels of AUROC-TT; default: the card's, else one_hot.")
+        LabelRule | None, typer.Option(help="The attacker's labels of AUROC-TT; default: the card's, else one_hot.")
     ] = None,
     accept: Annotated[str | None, typer.Option(help="The user's rule, e.g. 'macro_nn>=0.66'.")] = None,
     compare: Annotated[str | None, typer.Option(help="Another checkpoint: macro NN minus its, paired.")] = None,

@@ -65,10 +65,10 @@ def test_the_files_show_every_panel_and_are_the_same_twice(tmp_path):
     for wanted in (
         "epoch 12",
         "last layer, clean twin",
-        "middle layer, infected twin",
+        "middle layer, backdoored twin",
         "peak 0.4",
         "not for diagnosis",
     ):
         assert wanted in text
-    columns = ["last layer, clean", "last layer, infected", "middle layer, clean", "middle layer, infected"]
+    columns = ["last layer, clean", "last layer, backdoored", "middle layer, clean", "middle layer, backdoored"]
     assert [text.index(c) for c in columns] == sorted(text.index(c) for c in columns)
