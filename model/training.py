@@ -92,7 +92,9 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Progress:
-    """After every step: where the training is. eta_s: seconds left at the present pace."""
+    """After every step: where the training is. eta_s: seconds left at the present pace. worked: how much of the whole
+    training, by its pixels, was done since it began or was resumed, 0..1.
+    """
 
     epoch: int
     epochs: int
@@ -101,6 +103,7 @@ class Progress:
     loss: float
     images_per_s: float
     eta_s: float
+    worked: float
 
 
 Report = Callable[[Progress], None]
@@ -208,6 +211,7 @@ class _Pace:
         self._plan = plan
         self._steps = sum(batches for _, _, batches in plan)
         self._costs = [s.size_px**2 * s.batch_size for _, s, batches in plan for _ in range(batches)]
+        self._whole = float(sum(self._costs))
         self._left = float(sum(self._costs[done:]))
         self._spent = 0.0
         self._started = self._last = time.monotonic()
@@ -220,7 +224,8 @@ class _Pace:
         rate = stage.batch_size / max(now - self._last, 1e-9)
         self._last = now
         eta = self._left * (now - self._started) / self._spent
-        return Progress(epoch + 1, len(self._plan), step, self._steps, loss, rate, eta)
+        worked = self._spent / self._whole
+        return Progress(epoch + 1, len(self._plan), step, self._steps, loss, rate, eta, worked)
 
 
 def _groups(network: DenseNet, weight_decay: float) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def start(
         if estimate:
             foreseen = service.foresee(asked)
             found = describe.estimate(foreseen)
-            guess = "" if foreseen.measured else ", a guess: no run was timed here yet"
+            guess = "" if foreseen.measured else ", a guess: no training was timed here yet"
             words = f"about {duration(found.seconds)}{guess}; {megabytes(found.disk_mb)} of {megabytes(found.free_mb)}"
             typer.echo(found.model_dump_json() if as_json else words)
             return

@@ -15,12 +15,15 @@ import torch
 from app.jobs import JobState
 from app.jobs.child import run_attempt
 from app.jobs.kinds import verify
+from app.jobs.kinds.experiment import _Teller
 from app.services.experiments.service import ExperimentService
+from app.services.experiments.watch import live
 from app.settings import Settings
 from bench.soak import worker_process
 from model.checkpoint import load_checkpoint
 from model.config import ExperimentConfig, load_config
-from model.experiment import run_experiment
+from model.experiment import Phase, run_experiment
+from model.training import Progress
 from tests.app.experimenting import TINY, asked, long, opened, until, work_off
 from tests.app.test_jobs import alive, children_of
 
@@ -91,7 +94,7 @@ def test_kills_at_random_change_no_weight(service: ExperimentService, settings: 
     assert done.state is JobState.DONE and done.failures == 0 and done.attempt > 1
     assert done.result is not None
     assert done.result["weights"]["backdoored"] == whole["twins"]["backdoored"]["weights_sha256"]
-    assert done.result["pace"] is None
+    assert done.result["pace"] == {} and service.pace() is None  # too little was left to tell from
 
 
 def test_cancel_within_five_seconds_without_orphans_and_resume(service: ExperimentService, settings: Settings) -> None:
@@ -119,6 +122,88 @@ def test_cancel_within_five_seconds_without_orphans_and_resume(service: Experime
         live = service.live(service.get(one.id))
         assert live is not None and live.left_s > 0 and 0 < live.share < 1
         assert live.epochs == 16 and live.stage == "Training the backdoored twin"
+
+
+class Clock:
+    """Stands in for the module `time`: it goes on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Untold:
+    """A context that nobody listens to."""
+
+    resumed = None
+
+    def report(self, done: int, total: int, note: str = "") -> None: ...
+
+
+def test_the_time_left_rests_on_what_was_done_since_resuming(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first attempt is killed in the clean twin's training; this machine is twice as slow as the reference."""
+    clock = Clock()
+    monkeypatch.setattr("app.jobs.kinds.experiment.time", clock)
+    work = [
+        Phase("Preparing the clean twin", "prepare", 100),
+        Phase("Training the clean twin", "train", 200),
+        Phase("Preparing the backdoored twin", "prepare", 40),
+        Phase("Training the backdoored twin", "train", 300),
+        Phase("Evaluating", "read", 10),
+    ]
+
+    def teller(resumed: bool) -> _Teller:
+        return _Teller(Untold(), tmp_path, work, {}, resumed)  # type: ignore[arg-type]
+
+    def trained(step: int, worked: float) -> Progress:
+        return Progress(1, 1, step, 100, 0.5, 1.0, 2 * 200 * (100 - step) / 100, worked)
+
+    def takes(told: _Teller, name: str, seconds: float) -> None:
+        told.stage(name)
+        clock.now += seconds
+
+    def left() -> float:
+        said = live(tmp_path)
+        assert said is not None
+        return said.left_s
+
+    first = teller(resumed=False)
+    takes(first, "Preparing the clean twin", 200)
+    takes(first, "Training the clean twin", 200)
+    first.trained(trained(50, 0.5))
+    assert left() == pytest.approx(200 + 2 * (40 + 300) + 10)
+
+    second = teller(resumed=True)
+    takes(second, "Preparing the clean twin", 1)  # its images are in the cache
+    takes(second, "Training the clean twin", 100)
+    second.trained(trained(75, 0.25))
+    assert left() == pytest.approx(100 + 40 + 2 * 300 + 10)  # of preparing it knows nothing, and guesses
+    clock.now += 100
+    second.trained(trained(100, 0.5))
+    takes(second, "Preparing the backdoored twin", 80)
+    takes(second, "Training the backdoored twin", 600)
+    second.trained(trained(100, 1.0))
+    takes(second, "Evaluating", 10)
+    second.end()
+    assert second.pace() == {"prepare": 2.0, "train": 2.0}  # the reading was too little to tell from
+
+
+def test_nothing_but_training_tells_a_pace_where_nobody_knows_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("app.jobs.kinds.experiment.time", clock)
+    work = [Phase("Preparing", "prepare", 100), Phase("Training", "train", 100)]
+    told = _Teller(Untold(), tmp_path, work, {}, True)  # type: ignore[arg-type]
+    told.stage("Preparing")
+    clock.now += 4
+    told.stage("Training")
+    clock.now += 90
+    told.trained(Progress(1, 1, 10, 10, 0.5, 1.0, 0.0, 0.3))
+    told.end()
+    assert told.pace() == {"train": 3.0}
 
 
 def test_decoders_end_with_a_worker_that_is_killed(service: ExperimentService, settings: Settings) -> None:

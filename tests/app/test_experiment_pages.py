@@ -56,7 +56,7 @@ def test_the_form_previews_estimates_and_starts(client: TestClient) -> None:
     page = client.get("/experiments", params={"preset": "smoke"}).text
     assert "No experiment yet" in page and 'aria-current="page">Experiments' in page
     assert "Black square, 3×3 px, at the centre of the network&#39;s input" in page
-    assert "a guess: no run was timed here yet" in page and "100 % of the trigger reaches the network" in page
+    assert "a guess: no training was timed here yet" in page and "100 % of the trigger reaches the network" in page
     assert "ward: 40 images" in page and "gone: cannot be used" in page
     whole, close, net, net_close = (pixels(client, address) for address in pictures(page))
     assert {one.shape for one in (whole, close, net, net_close)} == {(288, 288, 3)}

@@ -200,6 +200,10 @@ def test_the_estimate(client: TestClient) -> None:
     claimed = service(client).ledger.claim()
     assert claimed.id == one["job_id"]
     service(client).ledger.finish(claimed.id, claimed.attempt, {**RESULT, "pace": {"train": 2.0}})
+    later = client.post(f"{API}/experiments", json={"config": TINY}).json()
+    claimed = service(client).ledger.claim()
+    assert claimed.id == later["job_id"]  # one that was resumed near its end, and had little to measure
+    service(client).ledger.finish(claimed.id, claimed.attempt, {**RESULT, "pace": {}})
     measured = client.post(f"{API}/experiments/estimate", json={"preset": "quick"}).json()
     training = sum(phase["share"] for phase in guess["phases"] if "raining" in phase["name"])
     assert measured["measured"]

@@ -247,7 +247,7 @@ def test_the_loss_is_kept_within_epochs_too(finished):
 
 def test_a_resumed_trace_replaces_what_is_done_again(tmp_path):
     def told(step):
-        return Progress(1, 1, step, 900, step / 10, 1.0, 1.0)
+        return Progress(1, 1, step, 900, step / 10, 1.0, 1.0, step / 900)
 
     first = LossTrace(tmp_path / "losses.csv", lambda _: None)
     for step in range(1, 8):

@@ -44,22 +44,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data):
 @pytest.mark.parametrize("stop_after", [1, 4, 6])
 def test_a_stopped_and_resumed_training_ends_in_the_same_weights(data, tmp_path, stop_after):
     never_stopped = fit(build_network(1), data, CONFIG)
-    steps = []
+    told = []
     with pytest.raises(TrainingError) as stopped:
         fit(
             build_network(1),
             data,
             CONFIG,
             state_path=tmp_path / "state.pt",
-            report=lambda progress: steps.append(progress.step),
-            cancelled=lambda: len(steps) == stop_after,
+            report=told.append,
+            cancelled=lambda: len(told) == stop_after,
         )
     assert stopped.value.code == "cancelled"
-    resumed = fit(
-        build_network(99), data, CONFIG, state_path=tmp_path / "state.pt", report=lambda p: steps.append(p.step)
-    )
+    resumed = fit(build_network(99), data, CONFIG, state_path=tmp_path / "state.pt", report=told.append)
     assert same(never_stopped, resumed)
-    assert steps == list(range(1, 9))
+    assert [progress.step for progress in told] == list(range(1, 9))
+    pixels = np.cumsum([32**2] * 4 + [48**2] * 4)
+    assert told[stop_after - 1].worked == pytest.approx(pixels[stop_after - 1] / pixels[-1])
+    assert told[stop_after - 1].worked + told[-1].worked == pytest.approx(1)
 
 
 def test_a_state_of_another_training_is_not_taken(data, tmp_path):

@@ -22,6 +22,7 @@ from app.services.errors import BusyError
 from app.services.experiments.compose import resolved
 from app.services.experiments.places import live_file, place_of
 from app.services.experiments.results import headline
+from app.services.experiments.watch import live
 from model.errors import ConfigError, DataError, OverreadError, TrainingError, TriggerError
 from model.experiment import Phase, phases, run_experiment
 from model.network import resolve_device
@@ -38,7 +39,7 @@ _TELLING_S = 20.0  # of the reference's work, before its pace is believed for ot
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     """spec: experiment (its id), config, dataset (a name, or empty), threads, pace (kind of work → factor).
 
-    Result: weights (twin → SHA-256), tests (`results.headline`), seconds, and pace where the run was not interrupted.
+    Result: weights (twin → SHA-256), tests (`results.headline`), seconds, pace (of what the last attempt did itself).
     Raises JobFailed for what the next attempt would meet again: a full disk, a configuration that cannot work.
     """
     torch.set_num_threads(int(spec["threads"]))
@@ -46,8 +47,8 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     with _alone(home, ctx):
         try:
             config, data = resolved(ctx.settings, spec["config"], spec["dataset"])
-            teller = _Teller(ctx, live_file(home), phases(config, make_plan(config, data)), spec.get("pace") or {})
-            fresh = not (home / config.name / "config.toml").is_file()
+            resumed = (home / config.name / "config.toml").is_file()
+            teller = _Teller(ctx, home, phases(config, make_plan(config, data)), spec.get("pace") or {}, resumed)
             report = run_experiment(
                 config,
                 home / config.name,
@@ -65,8 +66,7 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
         except (ConfigError, DataError, TriggerError) as error:
             raise _failed(error, home) from error
     teller.end()
-    result = headline(report)
-    return {**result, "pace": teller.pace() if fresh else None}
+    return {**headline(report), "pace": teller.pace()}
 
 
 def _failed(error: OverreadError, home: Path) -> JobFailed:
@@ -97,12 +97,16 @@ def _alone(home: Path, ctx: Context) -> Iterator[None]:
 
 
 class _Teller:
-    """A listener that tells the ledger, and `live.json` for those who look closely."""
+    """A listener that tells the ledger, and `live.json` for those who look closely.
 
-    def __init__(self, ctx: Context, path: Path, phases: list[Phase], pace: Mapping[str, float]) -> None:
-        self._ctx, self._path, self._phases = ctx, path, phases
+    The pace is that of what this attempt did itself: what an earlier one left, cached images say, takes no time now.
+    """
+
+    def __init__(self, ctx: Context, home: Path, phases: list[Phase], pace: Mapping[str, float], resumed: bool) -> None:
+        self._ctx, self._path, self._phases = ctx, live_file(home), phases
         self._pace = dict(pace)
         self._names = [phase.name for phase in phases]
+        self._reached = self._reached_before(home) if resumed else -1
         self._now = -1
         self._share = 0.0
         self._begun = self._told_at = time.monotonic()
@@ -135,7 +139,7 @@ class _Teller:
             self._path.unlink(missing_ok=True)
 
     def pace(self) -> dict[str, float]:
-        """Seconds for one of the reference, by kind of work; of what was too little to tell, nothing."""
+        """Seconds for one of the reference, by kind of work; of what was too little to tell, nothing. After `end`."""
         enough = [kind for kind, worth in self._worth.items() if worth >= _TELLING_S]
         return {kind: round(self._spent[kind] / self._worth[kind], 3) for kind in enough}
 
@@ -143,26 +147,49 @@ class _Teller:
     def _name(self) -> str:
         return self._names[self._now] if self._now >= 0 else ""
 
+    def _reached_before(self, home: Path) -> int:
+        """The phase in which the attempt before was interrupted, the last one where nothing says which."""
+        before = live(home)
+        known = before is not None and before.stage in self._names
+        return self._names.index(before.stage) if before and known else len(self._names) - 1
+
     def _close(self) -> None:
         """The present phase is over."""
         if self._now < 0:
             return
-        phase = self._phases[self._now]
-        self._spent[phase.kind] = self._spent.get(phase.kind, 0.0) + time.monotonic() - self._begun
-        self._worth[phase.kind] = self._worth.get(phase.kind, 0.0) + phase.reference_s
+        kind = self._phases[self._now].kind
+        spent, worth = self._here(over=True)
+        self._spent[kind] = self._spent.get(kind, 0.0) + spent
+        self._worth[kind] = self._worth.get(kind, 0.0) + worth
 
-    def _expected_s(self, phase: Phase) -> float:
-        factor = self._pace.get(phase.kind, 1.0)
-        if self._spent.get(phase.kind, 0.0) > _ENOUGH_S:
-            factor = self._spent[phase.kind] / self._worth[phase.kind]
-        return phase.reference_s * factor
+    def _here(self, over: bool = False) -> tuple[float, float]:
+        """Seconds that the present phase has taken, and what they would have been on the reference; (0, 0) where that
+        cannot be said: of a training it always can, of the others once they are over, if no attempt was in them before.
+        """
+        phase, seconds = self._phases[self._now], time.monotonic() - self._begun
+        if phase.kind == "train":
+            worked = self._training.worked if self._training else 0.0
+            return (seconds, phase.reference_s * worked) if worked else (0.0, 0.0)
+        return (seconds, phase.reference_s) if over and self._now > self._reached else (0.0, 0.0)
+
+    def _factors(self) -> dict[str, float]:
+        """Seconds for one of the reference: as far as this attempt tells it, else as runs before have."""
+        factors = dict(self._pace)
+        here, (seconds, reference) = self._phases[self._now].kind, self._here()
+        for kind in {*self._spent, here}:
+            spent = self._spent.get(kind, 0.0) + (seconds if kind == here else 0.0)
+            worth = self._worth.get(kind, 0.0) + (reference if kind == here else 0.0)
+            if spent > _ENOUGH_S and worth > 0:
+                factors[kind] = spent / worth
+        return factors
 
     def _tell(self, after_s: float = 0.0) -> None:
         moment = time.monotonic()
         if moment - self._told_at < after_s or self._now < 0:
             return
         self._told_at = moment
-        each = [self._expected_s(phase) for phase in self._phases]
+        factors = self._factors()
+        each = [phase.reference_s * factors.get(phase.kind, 1.0) for phase in self._phases]
         here = each[self._now]
         left = self._training.eta_s if self._training else here * (1 - self._share)
         if not self._training and self._share > 0.1:

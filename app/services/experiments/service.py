@@ -60,7 +60,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Foreseen:
-    """An estimate and what it rests on. measured: by a run before, on this machine. free_mb: of the data folder."""
+    """An estimate and what it rests on. measured: by a training before, here. free_mb: of the data folder."""
 
     estimate: Estimate
     measured: bool
@@ -94,10 +94,13 @@ class ExperimentService:
         pace = self.pace()
         poisoned = int(plan.poisoned.poisoned.sum()) if plan.poisoned else 0
         free = shutil.disk_usage(self.settings.data_dir).free / 1e6
-        return Foreseen(estimate(config, plan, pace), pace is not None, free, len(plan.training), poisoned)
+        return Foreseen(estimate(config, plan, pace), "train" in (pace or {}), free, len(plan.training), poisoned)
 
     def pace(self) -> dict[str, float] | None:
-        """Of this machine, as the last uninterrupted run measured it with as many threads; None before that."""
+        """Of this machine, by kind of work, as the last run with as many threads that could tell measured it; None where
+        none could.
+        """
+        known: dict[str, float] = {}
         query = (
             select(JobRow)
             .where(JobRow.kind == KIND, JobRow.state == "done")
@@ -108,8 +111,8 @@ class ExperimentService:
             for row in session.scalars(query):
                 pace = (row.result or {}).get("pace")
                 if pace and row.spec.get("threads") == self.settings.threads_of_a_training:
-                    return {str(kind): float(factor) for kind, factor in pace.items()}
-        return None
+                    known = {**{str(kind): float(factor) for kind, factor in pace.items()}, **known}
+        return known or None
 
     # What there is
 
