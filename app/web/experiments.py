@@ -111,11 +111,18 @@ def compare_csv(services: ServicesDep, run: Annotated[list[str], Query(max_lengt
 
 
 @router.get("/{experiment_id}")
-def show(request: Request, services: ServicesDep, experiment_id: str) -> Response:
-    """One run; for htmx its progress and curves alone, until it ends and the page is asked for anew."""
+def show(
+    request: Request, services: ServicesDep, experiment_id: str, files: Annotated[int | None, Query(ge=0)] = None
+) -> Response:
+    """One run; for htmx its progress and curves alone, until it ends and the page is asked for anew.
+
+    files: how many are listed already; of others the list comes too.
+    """
     one = services.experiments.get(experiment_id)
     if wants_fragment(request):
-        answer = page(request, "partials/_run.html", _watched(services, one))
+        watched = _watched(services, one)
+        watched["news"] = files is not None and files != len(watched["files"])
+        answer = page(request, "partials/_run.html", watched)
         if one.job.state.ended:
             answer.headers["HX-Refresh"] = "true"
         return answer
@@ -300,6 +307,8 @@ def _watched(services: Services, one: Experiment) -> dict[str, Any]:
         "live_charts": [*([loss] if loss else []), *validated],
         "validated": bool(validated),
         "events": services.experiments.ledger.events(one.job.id, 60),
+        "files": services.experiments.files(one),
+        "news": False,
     }
 
 
@@ -313,7 +322,6 @@ def _run_context(services: Services, one: Experiment) -> dict[str, Any]:
         "values": {AXES[axis]: (axis, value) for axis, value in values_of(one.config).items() if value is not None},
         "twins": [(twin, registered.get(twin), default_id(one, twin)) for twin in one.checkpoints],
         "pair": services.pair,
-        "files": services.experiments.files(one),
         "sweep": services.sweeps.get(one.sweep_id) if one.sweep_id else None,
         "next_seed": one.config["seed"] + 1,
         "problem": "",

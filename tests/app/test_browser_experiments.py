@@ -60,6 +60,7 @@ def test_from_the_form_to_a_fooled_dashboard(settings: Settings, tmp_path: Path)
 
         expect(page.locator("#_run")).to_contain_text("Training the clean twin")  # it follows by itself
         expect(page.locator("#_run progress")).to_be_visible()
+        expect(page.locator("#_files")).to_contain_text("config.toml")
         loss = page.locator('svg.chart[aria-label^="Training loss"]')
         expect(loss).to_be_visible()
         expect(loss).not_to_have_attribute("aria-label", loss.get_attribute("aria-label"))  # the curve moves

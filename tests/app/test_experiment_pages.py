@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -131,6 +132,15 @@ def test_a_run_s_page_while_it_runs_and_afterwards(client: TestClient) -> None:
     assert "trigger size 3 px, trigger place" in page
     assert "validation part" not in page  # nothing that was measured there is shown yet
     assert "HX-Refresh" not in client.get(address, headers=HTMX).headers
+    assert f'hx-get="{address}?files=0"' in page
+    assert "_files" not in client.get(f"{address}?files=0", headers=HTMX).text  # what has not changed stays
+    run = service(client).get(one["id"]).run
+    run.mkdir(parents=True)
+    (run / "data.sha256").write_text("")
+    part = client.get(f"{address}?files=0", headers=HTMX).text
+    assert '<div id="_files" hx-swap-oob="true">' in part and ">data.sha256</a>" in part
+    assert f'hx-get="{address}?files=1"' in part
+    shutil.rmtree(run)
     work_off(service(client))
     assert client.get(address, headers=HTMX).headers["HX-Refresh"] == "true"
     page = client.get(address).text

@@ -97,9 +97,7 @@ class ExperimentService:
         return Foreseen(estimate(config, plan, pace), "train" in (pace or {}), free, len(plan.training), poisoned)
 
     def pace(self) -> dict[str, float] | None:
-        """Of this machine, by kind of work, as the last run with as many threads that could tell measured it; None where
-        none could.
-        """
+        """Of this machine, by kind of work, as the last run of as many threads that could tell it did; None without."""
         known: dict[str, float] = {}
         query = (
             select(JobRow)
