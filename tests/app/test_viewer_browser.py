@@ -457,3 +457,14 @@ def test_panes_and_findings_fit_a_small_screen(browser: Any, live_url: str) -> N
         for target in page.locator(".viewer button:visible, .viewer select:visible, .findings a").all():
             box = target.bounding_box()
             assert min(box["width"], box["height"]) >= 24
+
+
+@pytest.mark.parametrize("maps", [False, True])
+@pytest.mark.parametrize("width", [768, 820, 897, 1280, 1313])
+def test_the_tools_take_two_rows_on_a_tablet_too(browser: Any, live_url: str, width: int, maps: bool) -> None:
+    with opened(browser, uploaded(live_url, stepped()), width=width, height=1180, maps=maps) as page:
+        for group in page.locator(".viewer .tools").all():
+            tools = [one.bounding_box() for one in group.locator("button:visible, select:visible, summary").all()]
+            assert len(tools) >= 7
+            assert max(one["y"] for one in tools) - min(one["y"] for one in tools) < tools[0]["height"] / 2
+            assert all(one["x"] + one["width"] <= width and min(one["width"], one["height"]) >= 24 for one in tools)
