@@ -86,7 +86,10 @@ def test_a_job_calibrates_and_what_it_made_counts_at_once(client: TestClient, se
     assert done.state is JobState.DONE and done.error is None, done.error
     assert done.result is not None and (done.result["n"], done.result["decides"]) == (3, False)
     page = words(client.get("/calibration?checkpoint=clean").text)
-    assert "Nothing can be flagged. 3 clean radiographs are too few" in page and "3 phantoms, seed 5502" in page
+    assert (
+        "Nothing can be flagged. 3 clean radiographs are too few for a flag at 1 %." in page
+        and "3 phantoms, seed 5502" in page
+    )
     found = client.get(f"{API}/calibrations/clean").json()
     assert (found["state"], found["current"]["made_by"]) == ("too_few", "local")
     assert found["version"] == done.result["version"]

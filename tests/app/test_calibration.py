@@ -76,7 +76,8 @@ def test_drift_is_warned_of_where_small_p_values_pile_up(client: TestClient) -> 
     loud = client.get("/api/v1/calibrations/backdoored").json()
     assert loud["drift"]["observed"] == 12 and loud["drift"]["warns"]
     assert (loud["preview"]["recent"], loud["preview"]["recent_flagged"]) == (12, 12)
-    assert "The scores have drifted" in client.get("/calibration").text
+    page = " ".join(client.get("/calibration").text.split())
+    assert "The scores have drifted" in page and "the most striking 25 % of the calibration's do" in page
 
 
 def test_samples_do_not_count_but_show_detection(client: TestClient) -> None:
@@ -92,6 +93,7 @@ def test_the_page_shows_it_all_without_script_or_style_within(client: TestClient
     page = client.get("/calibration").text
     assert page.count("<svg") == 2 + len(FINDINGS) and "style=" not in page and "<script>" not in page
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+    assert not re.findall(r"\d%", text)  # always with the space
     assert "between 0.12 % and 2.8 %" in text and "20 of 199 clean radiographs passed the screen" in text
     assert "made by hand, 120 patients" in text and "overread calibrate --checkpoint backdoored" in text
     part = client.get("/calibration?checkpoint=clean", headers={"HX-Request": "true"}).text
