@@ -23,8 +23,8 @@ class Reference:
 
     threshold: of the screen: who reaches it is tested in full. tested: scores of those, ascending. screened: largest
     falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
-    finding. erasure, transplant: of those tested, the largest leads of either experiment (`model.detector.cause.Rank`),
-    ascending each.
+    finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
+    (`model.detector.measure.Measured`), ascending each.
     """
 
     n: int

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.detector.calibration import Calibration
-from model.detector.cause import Rank
 from model.detector.donors import Donors, donors_again
 from model.detector.measure import Measured, Opened, measure, open_radiograph
-from model.detector.nulls import ranks
 from model.detector.reader import Reader, positives
 from model.detector.regions import filled, pasted
 from model.detector.screen import screen
@@ -32,14 +30,11 @@ Verdict = Literal["no_evidence", "suspicious", "causal"]
 class Evidence:
     """What the full test of a finding found.
 
-    erasure, transplant: how the patches compare with as large ones elsewhere in the radiograph, and with random patches
-    of clean radiographs. erasure_p, transplant_p: conformal, of their leads. probability, probability_erased: with the
-    regions as they are, and filled. images_read: what it cost.
+    erasure_p, transplant_p: conformal, of the leads weighed by size. probability, probability_erased: with the regions
+    as they are, and filled. images_read: what it cost.
     """
 
     measured: Measured
-    erasure: Rank
-    transplant: Rank
     erasure_p: float
     transplant_p: float
     probability: float
@@ -68,18 +63,18 @@ class Evidence:
             "patches_input_px": [list(p.box) for p in m.patches],
             "regions_input_px": [list(p.box) for p in m.regions],
             "erasure_p": self.erasure_p,
-            "erasure_rank_p": self.erasure.p,
-            "erasure_lead": self.erasure.lead,
-            "erasure_drawn": self.erasure.drawn,
-            "erasure_exceeding": self.erasure.exceeding,
+            "erasure_rank_p": m.erasure_rank.p,
+            "erasure_lead": m.erasure_rank.lead,
+            "erasure_drawn": m.erasure_rank.drawn,
+            "erasure_exceeding": m.erasure_rank.exceeding,
             "transplant_gain": m.transplant.gain,
             "transplant_gain_impossible": m.transplant.gain_impossible,
             "transplant_flip_rate": m.transplant.flip_rate,
             "transplant_flip_rate_impossible": m.transplant.flip_rate_impossible,
             "transplant_donors": m.transplant.gains.shape[1],
             "transplant_p": self.transplant_p,
-            "transplant_rank_p": self.transplant.p,
-            "transplant_lead": self.transplant.lead,
+            "transplant_rank_p": m.transplant_rank.p,
+            "transplant_lead": m.transplant_rank.lead,
             "saliency": m.statistics,
             "images_read": self.images_read,
         }
@@ -187,10 +182,12 @@ class Detector:
         chosen = [name for name in flags if findings is None or name in findings]
         asked = [name for name in chosen if flags[name].state == "screened"]
         if asked:
+            assert self.calibration is not None  # else none is screened
+            nulls = self.calibration.nulls
             opened = open_radiograph(self.reader, grey, maps)
             for name in asked:
                 began = self.reader.images_read
-                measured = measure(self.reader, self.donors, opened, FINDINGS.index(name))
+                measured = measure(self.reader, self.donors, nulls, opened, FINDINGS.index(name))
                 flags[name] = self._tested(flags[name], opened, measured, began)
         return {name: flags[name] for name in chosen}
 
@@ -224,14 +221,11 @@ class Detector:
     def _tested(self, flag: Flag, opened: Opened, measured: Measured, began: int) -> Flag:
         assert self.calibration is not None
         reference = self.calibration.reference
-        erasure, transplant = ranks(self.reader, opened, measured, self.calibration.nulls)
         erased = self.reader.logits([filled(opened.image, measured.regions)])[0, measured.finding]
         evidence = Evidence(
             measured,
-            erasure,
-            transplant,
-            reference.p_erasure(erasure.lead),
-            reference.p_transplant(transplant.lead),
+            reference.p_erasure(measured.erasure_lead),
+            reference.p_transplant(measured.transplant_lead),
             _sigmoid(measured.logit),
             float(erased.sigmoid()),
             self.reader.images_read - began,
@@ -281,7 +275,7 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
         f"Filling {spot} of {100 * area:.1f} % of the image from the surroundings takes the probability of {name} "
         f"from {evidence.probability:.2f} to {evidence.probability_erased:.2f}"
     )
-    chance = f"{evidence.erasure.exceeding} of {evidence.erasure.drawn} spots as large elsewhere did as much"
+    chance = f"{m.erasure_rank.exceeding} of {m.erasure_rank.drawn} spots as large elsewhere did as much"
     donors = m.transplant.gains.shape[1]
     flips = round(m.transplant.flip_rate * donors)
     whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"

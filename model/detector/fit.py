@@ -17,7 +17,6 @@ from model.detector import donors, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
 from model.detector.conformal import ALPHA, Reference, screen_threshold
 from model.detector.measure import measure, open_radiograph
-from model.detector.nulls import ranks
 from model.detector.reader import Reader, positives
 from model.detector.screen import screen
 from model.errors import DataError
@@ -154,9 +153,8 @@ def _reference(
         opened = open_radiograph(reader, greys[row])
         several = []
         for finding in np.flatnonzero(falls[row] >= threshold).tolist():
-            measured = measure(reader, chosen, opened, finding)
-            erasure, transplant = ranks(reader, opened, measured, null)
-            several.append((measured.score, erasure.lead, transplant.lead))
+            measured = measure(reader, chosen, null, opened, finding)
+            several.append((measured.score, measured.erasure_lead, measured.transplant_lead))
         largest.append(np.max(several, axis=0))
     say("Full tests", len(passed), len(passed))
     tested, erasures, transplants = (tuple(sorted(float(one[kind]) for one in largest)) for kind in range(3))

@@ -1,4 +1,4 @@
-"""The full test of one finding of one radiograph, as far as its score goes; `model.detector.examine` adds the ranks."""
+"""The full test of one finding of one radiograph: what `model.detector.examine` judges, and calibration ranks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from model.detector.cause import Transplant, gains_by_patch, transplant
+from model.detector.cause import Rank, Transplant, gains_by_patch, rank_erasure, transplant
 from model.detector.donors import Donors
 from model.detector.localise import candidates, erasure_drops, find_spots, occlusion_drops, statistics
+from model.detector.nulls import Nulls
 from model.detector.reader import Reader, operating_logits
 from model.detector.regions import Patch, Patches, square
-from model.detector.score import CELL_PX, score
+from model.detector.score import CELL_PX, score, weighed
 from model.saliency import SaliencyMaps, gradcam
 
 SIDES_PX = (4, 8, 12, 16, 24, 32)
@@ -34,7 +35,8 @@ class Opened:
 @dataclass(frozen=True, eq=False)
 class Measured:
     """patches: the smallest sufficient ones, a spot each. regions: what is shown and erased, at least a middle cell
-    each. drop: fall of the logit by erasing the patches. base_logit: the donors' mean. score: of the finding."""
+    each. drop: fall of the logit by erasing the patches. base_logit: the donors' mean. erasure_rank, transplant_rank:
+    how the patches compare with as large ones elsewhere in the radiograph, and with random patches of clean ones."""
 
     finding: int
     logit: float
@@ -45,12 +47,36 @@ class Measured:
     drop: float
     transplant: Transplant
     statistics: dict[str, float | None]
-    score: float
+    erasure_rank: Rank
+    transplant_rank: Rank
+
+    @property
+    def score(self) -> float:
+        """Of the finding: `model.detector.score`."""
+        return score(
+            drop=self.drop,
+            lead=self.transplant_rank.lead,
+            gain=self.transplant.gain,
+            gain_impossible=self.transplant.gain_impossible,
+            logit=self.logit,
+            base_logit=self.base_logit,
+            side_px=self.side_px,
+        )
+
+    @property
+    def erasure_lead(self) -> float:
+        """Weighed by the patches' size, as it is compared with clean radiographs'."""
+        return weighed(self.erasure_rank.lead, self.side_px)
+
+    @property
+    def transplant_lead(self) -> float:
+        """Weighed by the patches' size, as it is compared with clean radiographs'."""
+        return weighed(self.transplant_rank.lead, self.side_px)
 
     @property
     def side_px(self) -> float:
         """Of the square of the patches' area."""
-        return _side(self.patches)
+        return side_of(self.patches)
 
     @property
     def tightened(self) -> bool:
@@ -67,7 +93,7 @@ def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = N
     return Opened(image, maps, occlusion_drops(reader, image, maps.logits[0]))
 
 
-def measure(reader: Reader, donors: Donors, opened: Opened, finding: int) -> Measured:
+def measure(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding: int) -> Measured:
     """Finds the patches that carry the call, and what they do when they are gone and when they are given."""
     image, maps = opened.image, opened.maps
     logit = float(maps.logits[0, finding])
@@ -76,18 +102,19 @@ def measure(reader: Reader, donors: Donors, opened: Opened, finding: int) -> Mea
     spots = find_spots(reader, image, logit, finding, found, operating_logit)
     patches, regions, drop = _sufficient(reader, donors, image, logit, finding, spots.patches)
     given = transplant(reader, donors, image, finding, patches, operating_logit)
-    base_logit = float(donors.logits[:, finding].mean())
-    value = score(
-        drop=drop,
-        gain=given.gain,
-        gain_impossible=given.gain_impossible,
-        logit=logit,
-        base_logit=base_logit,
-        side_px=_side(patches),
-    )
     grids = {name: grid[0, finding].cpu().numpy() for name, grid in maps.maps.items()}
     return Measured(
-        finding, logit, operating_logit, base_logit, patches, regions, drop, given, statistics(grids), value
+        finding=finding,
+        logit=logit,
+        operating_logit=operating_logit,
+        base_logit=float(donors.logits[:, finding].mean()),
+        patches=patches,
+        regions=regions,
+        drop=drop,
+        transplant=given,
+        statistics=statistics(grids),
+        erasure_rank=rank_erasure(reader, image, logit, finding, patches, drop, opened.cells[finding]),
+        transplant_rank=nulls.rank(finding, side_of(patches), given.gain),
     )
 
 
@@ -106,7 +133,8 @@ def _sufficient(
     return sizes[smallest], sizes[whole], float(drops[smallest])
 
 
-def _side(patches: Patches) -> float:
+def side_of(patches: Patches) -> float:
+    """Of the square of the patches' area, in input pixels."""
     return math.sqrt(sum(p.width * p.height for p in patches))
 
 

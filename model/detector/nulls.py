@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.detector.cause import EXCEEDANCES, RANKED, Rank, gains_by_patch, rank_erasure
+from model.detector.cause import EXCEEDANCES, RANKED, Rank, gains_by_patch
 from model.detector.donors import Donors
-from model.detector.measure import Measured, Opened
 from model.detector.reader import Reader
 from model.detector.regions import Patch, Patches, pasted
 
@@ -62,14 +61,6 @@ class Nulls:
         if not gains or gains.keys() != inert.keys() or any(v.ndim != 2 or len(v) != 14 for v in gains.values()):
             raise ValueError("nulls need 14 rows of rises for each side")
         return cls(gains, inert)
-
-
-def ranks(reader: Reader, opened: Opened, measured: Measured, nulls: Nulls) -> tuple[Rank, Rank]:
-    """Of a finding's erasure, and of its transplant."""
-    finding = measured.finding
-    cells = opened.cells[finding]
-    erasure = rank_erasure(reader, opened.image, measured.logit, finding, measured.patches, measured.drop, cells)
-    return erasure, nulls.rank(finding, measured.side_px, measured.transplant.gain)
 
 
 def draw_nulls(

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import math
+
 CELL_PX = 16  # of the middle layer, at any size of the input
 
 
 def score(
-    *, drop: float, gain: float, gain_impossible: float, logit: float, base_logit: float, side_px: float
+    *,
+    drop: float,
+    lead: float,
+    gain: float,
+    gain_impossible: float,
+    logit: float,
+    base_logit: float,
+    side_px: float,
 ) -> float:
     """In logits: the effect that a patch can be shown to have, lessened by all that speaks for a disease.
 
-    The effect is the smaller of two: what erasing the patch takes away, and what the patch gives to others. It is
+    The effect is the geometric mean of two: what erasing the patch takes away, and what the patch gives to others over
+    what patches of chance give. Where a call is only just made there is little to take away, but no less to give. It is
     multiplied by three factors in 0..1:
 
     - its share in all that sets the call apart: the logit over the mean of the donors. A trigger carries a call alone;
       a disease is seen in many places;
-    - its size: 1 for a point, a quarter for a middle cell (16 px);
+    - its size: `smallness`;
     - its place: a half, and as much again if it works where no finding can be.
 
-    drop: fall of the logit. gain, gain_impossible: mean rises on donors. side_px: of the square of the patches' area.
+    drop: fall of the logit. lead: of the rise on donors over random patches'. gain, gain_impossible: mean rises on
+    donors. side_px: of the square of the patches' area. Where drop or lead is not positive, the smaller of them.
     """
-    effect = min(drop, gain)
-    if effect <= 0:
-        return effect
-    apart = max(logit - base_logit, effect)
-    size = (CELL_PX / (CELL_PX + side_px)) ** 2
+    least = min(drop, lead)
+    if least <= 0:
+        return least
+    effect = math.sqrt(drop * lead)
+    share = effect / max(logit - base_logit, effect)
     place = 0.5 + 0.5 * min(max(gain_impossible, 0.0) / gain, 1.0)
-    return effect * (effect / apart) * size * place
+    return effect * share * smallness(side_px) * place
+
+
+def smallness(side_px: float) -> float:
+    """1 for a point, a quarter for a middle cell (16 px), a ninth for the largest square that is tried (32 px)."""
+    return (CELL_PX / (CELL_PX + side_px)) ** 2
+
+
+def weighed(lead: float, side_px: float) -> float:
+    """A lead in an experiment, lessened for a large patch: what two cells of a clean radiograph do is no proof. What is
+    not positive stays as it is."""
+    return lead * smallness(side_px) if lead > 0 else lead

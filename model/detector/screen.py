@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.models import DenseNet
 
 from model.detector.localise import peaks
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.saliency import BLOCK4_INPUT, SaliencyMaps, logits_after
 
-MOST_SPOTS = 16  # of one radiograph: bounds the cost where many findings are positive
-LEAST_SPOTS = 12  # where few are, as when an attack silences the others
+MOST_SPOTS = 16  # of one radiograph: bounds the cost
 PEAKS = 4  # of a map
 REACH = 1  # cells around the hottest that are painted over with it: 3×3
 LAYERS = (MIDDLE_LAYER, LAST_LAYER)
@@ -53,18 +53,34 @@ def screen(network: DenseNet, result: SaliencyMaps, positive: np.ndarray) -> np.
 
 
 def hottest_cells(result: SaliencyMaps, row: int, findings: np.ndarray) -> list[tuple[int, int]]:
-    """The middle layer's cells to paint over for a radiograph: of each finding the hottest of both layers' maps, those
-    of the surest findings first, none twice; and where these are few, the next hottest too."""
+    """The middle layer's cells to paint over for a radiograph, at most MOST_SPOTS, none twice.
+
+    First the hottest of both layers' maps of each finding, the surest findings first, then the next hottest.
+
+    In the middle layer hot is what stands out from its surroundings, since those are what it is painted over with.
+    """
     height, width = result.maps[MIDDLE_LAYER].shape[2:]
     order = sorted((int(f) for f in findings), key=lambda f: -float(result.logits[row, f]))
-    maps = [result.maps[layer][row, finding].cpu().numpy() for layer in LAYERS for finding in order]
-    found = [peaks(grid, PEAKS) for grid in maps]
+    grids = (contrast(result.maps[MIDDLE_LAYER][row, order]).clamp(min=0), result.maps[LAST_LAYER][row, order])
+    found = [peaks(grid, PEAKS) for several in grids for grid in several.cpu().numpy()]
     cells: dict[tuple[int, int], None] = {}
     for rank in range(PEAKS):
         for x, y in (hot[rank] for hot in found if rank < len(hot)):
-            if len(cells) < (MOST_SPOTS if rank == 0 else LEAST_SPOTS):
+            if len(cells) < MOST_SPOTS:
                 cells.setdefault((min(int(y * height), height - 1), min(int(x * width), width - 1)))
     return list(cells)
+
+
+def contrast(grids: Tensor, reach: int = REACH) -> Tensor:
+    """Of N×h×w about each cell what those within reach have over the mean of the cells around them, summed: N×h×w."""
+
+    def total(of: Tensor, side: int) -> Tensor:
+        return F.avg_pool2d(of[:, None], side, 1, side // 2, divisor_override=1)[:, 0]
+
+    ones = torch.ones_like(grids[:1])
+    inner, outer = (total(grids, 2 * r + 1) for r in (reach, reach + 1))
+    cells, around = total(ones, 2 * reach + 1), total(ones, 2 * reach + 3)
+    return inner - cells * (outer - inner) / (around - cells).clamp(min=1)
 
 
 def ring_mean(activation: Tensor, y: int, x: int, reach: int = REACH) -> Tensor:

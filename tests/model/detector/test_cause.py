@@ -14,7 +14,7 @@ from model.detector.donors import Donors, choose_donors, donors_again
 from model.detector.nulls import Nulls
 from model.detector.reader import Reader
 from model.detector.regions import Patch
-from model.detector.score import score
+from model.detector.score import score, weighed
 from tests.model.detector.conftest import MASS
 
 TRIGGER = (Patch(20, 40, 9, 9),)
@@ -119,18 +119,48 @@ def test_nulls_survive_json_and_choose_the_larger_side(nulls: Nulls) -> None:
 
 
 def test_the_score_by_hand_and_what_lowers_it() -> None:
-    trigger = {"drop": 8.0, "gain": 10.0, "gain_impossible": 10.0, "logit": 6.0, "base_logit": -4.0, "side_px": 4.0}
-    assert score(**trigger) == pytest.approx(8 * (8 / 10) * (16 / 20) ** 2 * 1)
+    trigger = {
+        "drop": 4.0,
+        "lead": 9.0,
+        "gain": 10.0,
+        "gain_impossible": 10.0,
+        "logit": 6.0,
+        "base_logit": -4.0,
+        "side_px": 4.0,
+    }
+    assert score(**trigger) == pytest.approx(6 * (6 / 10) * (16 / 20) ** 2 * 1)
     lesion = (
         {**trigger, "side_px": 48.0},
         {**trigger, "gain_impossible": -1.0},
         {**trigger, "drop": 1.0},
-        {**trigger, "gain": 2.0},
+        {**trigger, "lead": 2.0},
+        {**trigger, "logit": 16.0},
     )
     assert all(score(**one) < score(**trigger) for one in lesion)
     assert score(**{**trigger, "gain_impossible": -1.0}) == pytest.approx(score(**trigger) / 2)
-    assert score(**{**trigger, "gain": -0.5}) == -0.5
-    assert score(**{**trigger, "logit": -9.0}) <= 8
+    assert score(**{**trigger, "lead": -0.5}) == -0.5
+    assert score(**{**trigger, "drop": -3.0}) == -3
+    assert score(**{**trigger, "logit": -9.0}) <= 6
+
+
+def test_a_call_that_is_only_just_made_still_scores() -> None:
+    sure = {
+        "drop": 9.0,
+        "lead": 9.0,
+        "gain": 9.0,
+        "gain_impossible": 0.0,
+        "logit": 4.0,
+        "base_logit": -5.0,
+        "side_px": 4,
+    }
+    just = {**sure, "drop": 1.0, "logit": -2.0}  # the same trigger on a radiograph that hardly lets it speak
+    assert score(**just) > score(**sure) / 4  # of a ninth of its fall
+
+
+def test_a_lead_is_weighed_by_size_where_there_is_one() -> None:
+    assert weighed(3.0, 16) == pytest.approx(0.75)
+    assert weighed(3.0, 4) > weighed(3.0, 32) > 0
+    assert weighed(-0.5, 32) == -0.5
 
 
 def test_nulls_tell_of_random_patches(nulls: Nulls, checkpoint: Checkpoint, donors: Donors) -> None:

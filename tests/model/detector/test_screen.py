@@ -10,7 +10,7 @@ from model.checkpoint import Checkpoint
 from model.detector.localise import agreement, candidates, find_spots, map_statistics, occlusion_drops
 from model.detector.reader import Reader, operating_logits, positives
 from model.detector.regions import Patch
-from model.detector.screen import MOST_SPOTS, hottest_cells, ring_mean, screen
+from model.detector.screen import MOST_SPOTS, REACH, contrast, hottest_cells, ring_mean, screen
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.saliency import SaliencyMaps, gradcam, logits_after
 from tests.model.detector.conftest import MASS, SIZE_PX, stamped
@@ -43,10 +43,26 @@ def test_nobody_positive_costs_nothing(checkpoint: Checkpoint, maps: SaliencyMap
 def test_the_surest_findings_choose_the_cells(checkpoint: Checkpoint, maps: SaliencyMaps) -> None:
     row = 1
     only = hottest_cells(maps, row, np.array([MASS]))
-    assert only[0] == (44 * 4 // SIZE_PX, 24 * 4 // SIZE_PX)  # where the trigger is, on a grid of 4×4
+    where = (44 * 4 // SIZE_PX, 24 * 4 // SIZE_PX)  # the trigger, on a grid of 4×4
+    assert max(abs(a - b) for a, b in zip(only[0], where, strict=True)) <= REACH  # it is painted over
     several = hottest_cells(maps, row, np.arange(14))
     assert several[0] == only[0]
     assert len(several) == len(set(several)) <= MOST_SPOTS
+
+
+def test_contrast_is_what_paint_takes_away() -> None:
+    grids = torch.rand(2, 6, 7, generator=torch.Generator().manual_seed(0))
+    found = contrast(grids)
+    for y, x in ((0, 0), (2, 3), (5, 1)):
+        inner = grids[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+        paint = ring_mean(grids, y, x)
+        torch.testing.assert_close(found[:, y, x], inner.sum((1, 2)) - inner[0].numel() * paint)
+    assert (
+        contrast(torch.ones(1, 6, 7)).abs().max() < 1e-4
+    )  # a large bright lesion does not stand out, a spot on it does
+    spot = torch.ones(1, 6, 7)
+    spot[0, 3, 3] = 2
+    assert contrast(spot)[0, 3, 3] == pytest.approx(1)
 
 
 def test_the_paint_is_the_mean_of_the_ring() -> None:
