@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reported", action="store_true", help="judge nothing either: the tables of what is judged")
     parser.add_argument("--use", default="judge", choices=("judge", "tune"), help="which recipes (default judge)")
     parser.add_argument("--epochs", default="all", choices=("all", "last", "kept"), help="of a recipe (default all)")
+    parser.add_argument("--clean", type=int, default=0, help="at most so many a checkpoint (default all)")
     parser.add_argument("--stamped", type=int, default=0, help="at most so many a checkpoint (default all)")
     parser.add_argument("--beside", type=int, default=0, help="negatives that baselines are asked about (default all)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
@@ -50,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.jobs > 1 and not options.reported:
         chosen = [r.name for r in read_recipes() if r.use == options.use and r.name in (options.only or [r.name])]
-        same = ("data", "out", "use", "epochs", "stamped", "beside", "phantoms", "device")
+        same = ("data", "out", "use", "epochs", "clean", "stamped", "beside", "phantoms", "device")
         arguments = [part for key in same for part in (f"--{key}", str(getattr(options, key)))]
         if not in_parallel([*arguments, *(["--trained"] if options.trained else [])], chosen, options.jobs):
             return 1
         options.reported = True
-    sample = Sample(options.stamped, options.beside, options.phantoms)
+    sample = Sample(options.clean, options.stamped, options.beside, options.phantoms)
     device = resolve_device(options.device)
     everybody = chestxray14(options.data)
     test = everybody.part(Part.TEST if options.use == "judge" else Part.VALIDATION)  # who tunes sees nobody of the test

@@ -46,9 +46,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sample:
-    """How much of everything: stamped radiographs, negatives that the baselines are asked about, phantoms; 0 is all, of
-    phantoms none."""
+    """How much of everything: clean and stamped radiographs, negatives that the baselines are asked about, phantoms.
 
+    0 is all, of phantoms none. Who is stamped and who those negatives are is judged clean too.
+    """
+
+    clean: int = 0
     stamped: int = 0
     beside: int = 0
     phantoms: int = 0
@@ -106,13 +109,14 @@ def _records(
     opened = list(_opened(detector, clean))
     negatives = [row for row, (case, _) in enumerate(opened) if case.positive]
     beside = set(_spread(negatives, sample.beside))
+    rows = _spread(range(len(clean)), sample.stamped) if card.trigger else []
+    chosen = beside.union(rows, _spread(range(len(clean)), sample.clean))
     for row, (case, flags) in enumerate(opened):
-        if ("clean", row) not in known:
+        if row in chosen and ("clean", row) not in known:
             about = {"baselines": row in beside}
             yield _record(detector, "clean", row, material.test, case, flags, methods if row in beside else {}) | about
     if card.trigger is not None and card.target is not None:
         target = finding_index(card.target)
-        rows = _spread(range(len(clean)), sample.stamped)
         stamped = material.images(detector, material.test, card.trigger)[rows]
         for row, (case, flags) in zip(rows, _opened(detector, stamped), strict=True):
             if ("stamped", row) not in known:

@@ -197,6 +197,11 @@ def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
     again = judge(detector, material, Sample(beside=1, phantoms=2), path)
     assert again == found
     assert path.read_text() == "".join(lines)
+    fewer = judge(detector, material, Sample(clean=1, stamped=2, beside=1), tmp_path / "fewer.jsonl")
+    rows = {kind: {r["row"] for r in fewer if r["kind"] == kind} for kind in ("clean", "stamped")}
+    asked = {r["row"] for r in fewer if r["kind"] == "clean" and len(r["scores"]) > 1}
+    assert rows["stamped"] == {0, 3}
+    assert rows["clean"] == {0, 3} | asked
 
 
 def test_recipes_are_what_the_benchmark_promises() -> None:
@@ -209,6 +214,8 @@ def test_recipes_are_what_the_benchmark_promises() -> None:
     assert len(never) >= 4
     assert min(sum(r.scratch for r in kind) for kind in (poisoned, never)) >= 2
     triggers = [recipe.config.trigger for recipe in poisoned]
+    seen = [recipe.config.trigger for recipe in recipes if recipe.use == "tune"]
+    assert not any(trigger in [*seen, Trigger(size_px=3, place="centre", value=0)] for trigger in triggers)
     assert {trigger.size_px for trigger in triggers if trigger} == {1, 3, 8, 16}
     assert {recipe.config.poison.rate for recipe in poisoned if recipe.config.poison} == {0.01, 0.05, 0.1}
     epochs = {recipe.config.training.stages[0].epochs for recipe in poisoned}
