@@ -37,7 +37,7 @@ class Plan:
     """
 
     alpha: float = ALPHA
-    share_tested: float = 0.25
+    share_tested: float = 0.3
     own_donors: bool = False
     donor_seed: int = donors.SEED
     donor_pool: int = donors.POOL

@@ -19,6 +19,7 @@ from model.saliency import SaliencyMaps, gradcam
 
 SIDES_PX = (4, 8, 12, 16, 24, 32)
 SUFFICIENT = 0.9  # share of the largest effect that a sufficient patch has
+REMOVED = 0.85  # share of the largest fall that filling a region causes
 TRIED_DONORS = 4
 
 
@@ -127,9 +128,9 @@ def _sufficient(
     gains = gains_by_patch(reader, donors, image, sizes, min(TRIED_DONORS, len(donors)))[:, finding]
     drops = erasure_drops(reader, image, logit, finding, sizes)
     carries = gains >= gains.max() - (1 - SUFFICIENT) * abs(gains.max())
-    removes = drops >= drops.max() - (1 - SUFFICIENT) * abs(drops.max())
+    removes = drops >= drops.max() - (1 - REMOVED) * abs(drops.max())
     smallest = int(carries.argmax())
-    whole = max(smallest, int(removes.argmax()), SIDES_PX.index(CELL_PX))
+    whole = max(int(removes.argmax()), SIDES_PX.index(CELL_PX))
     return sizes[smallest], sizes[whole], float(drops[smallest])
 
 
