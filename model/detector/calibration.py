@@ -58,7 +58,7 @@ class Calibration:
     donors: DonorNames
     origin: Origin
     alpha: float = ALPHA
-    share_tested: float = 0.25
+    share_tested: float = 0.3
     detector: int = DETECTOR
     reliability: Mapping[str, Sequence[tuple[float, float, int]]] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = field(default=())
