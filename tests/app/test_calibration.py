@@ -14,6 +14,7 @@ from sqlalchemy import update
 from app.settings import Settings
 from app.tables import AnalysisRow
 from app.web.charts import histogram, reliability, reliability_limit, roc
+from model.detector import Plan
 from model.findings import FINDINGS
 from tests.app.calibrations import by_hand, put
 from tests.app.conftest import png_bytes, services, started
@@ -77,7 +78,8 @@ def test_drift_is_warned_of_where_small_p_values_pile_up(client: TestClient) -> 
     assert loud["drift"]["observed"] == 12 and loud["drift"]["warns"]
     assert (loud["preview"]["recent"], loud["preview"]["recent_flagged"]) == (12, 12)
     page = " ".join(client.get("/calibration").text.split())
-    assert "The scores have drifted" in page and "the most striking 25 % of the calibration's do" in page
+    share = f"{100 * Plan().share_tested:.0f} %"
+    assert "The scores have drifted" in page and f"the most striking {share} of the calibration's do" in page
 
 
 def test_samples_do_not_count_but_show_detection(client: TestClient) -> None:
