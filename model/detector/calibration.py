@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from model.detector.conformal import ALPHA, Reference, allowed, realised_rate_interval
+from model.detector.conformal import ALPHA, SHARE_TESTED, Reference, allowed, realised_rate_interval
 from model.detector.donors import DonorNames, remove_other_donors, write_donors
 from model.detector.nulls import Nulls
 from model.errors import CheckpointError
@@ -58,7 +58,7 @@ class Calibration:
     donors: DonorNames
     origin: Origin
     alpha: float = ALPHA
-    share_tested: float = 0.3
+    share_tested: float = SHARE_TESTED
     detector: int = DETECTOR
     reliability: Mapping[str, Sequence[tuple[float, float, int]]] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = field(default=())

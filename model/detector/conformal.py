@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 ALPHA = 0.01
+SHARE_TESTED = 0.3  # of clean radiographs, in full: see the log for what lies below
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from model.checkpoint import Checkpoint
 from model.datasets import Radiographs, input_images
 from model.detector import donors, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
-from model.detector.conformal import ALPHA, Reference, screen_threshold
+from model.detector.conformal import ALPHA, SHARE_TESTED, Reference, screen_threshold
 from model.detector.measure import measure, open_radiograph
 from model.detector.reader import Reader, positives
 from model.detector.screen import screen
@@ -37,7 +37,7 @@ class Plan:
     """
 
     alpha: float = ALPHA
-    share_tested: float = 0.3
+    share_tested: float = SHARE_TESTED
     own_donors: bool = False
     donor_seed: int = donors.SEED
     donor_pool: int = donors.POOL
