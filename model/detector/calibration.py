@@ -23,7 +23,7 @@ from model.errors import CheckpointError
 
 FILE = "calibration.json"
 VERSION = 1
-DETECTOR = 5  # of the pipeline whose scores these are: another pipeline's calibration does not count
+DETECTOR = 6  # of the pipeline whose scores these are: another pipeline's calibration does not count
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ class Calibration:
             "screened": list(self.reference.screened),
             "erasure": list(self.reference.erasure),
             "transplant": list(self.reference.transplant),
+            "n_hard": self.reference.n_hard,
+            "hard": list(self.reference.hard),
             "donors": self.donors.to_json(),
             "nulls": self.nulls.to_json(),
             "reliability": {name: [list(one) for one in bins] for name, bins in self.reliability.items()},
@@ -120,14 +122,17 @@ class Calibration:
         try:
             if data["version"] != VERSION:
                 raise CheckpointError("bad_calibration", f"The calibration's version is not {VERSION}.")
-            tested, screened, erasure, transplant = (
-                tuple(sorted(float(v) for v in data[key])) for key in ("tested", "screened", "erasure", "transplant")
+            tested, screened, erasure, transplant, hard = (
+                tuple(sorted(float(v) for v in data[key]))
+                for key in ("tested", "screened", "erasure", "transplant", "hard")
             )
             threshold = math.inf if data["screen_threshold"] is None else float(data["screen_threshold"])
             return cls(
                 checkpoint_id=str(data["checkpoint"]["id"]),
                 weights_sha256=str(data["checkpoint"]["weights_sha256"]),
-                reference=Reference(int(data["n"]), threshold, tested, screened, erasure, transplant),
+                reference=Reference(
+                    int(data["n"]), threshold, tested, screened, erasure, transplant, int(data["n_hard"]), hard
+                ),
                 nulls=Nulls.from_json(data["nulls"]),
                 donors=DonorNames.from_json(data["donors"]),
                 origin=Origin(**data["origin"]),

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 ALPHA = 0.01
+HARD_ALPHA = 0.03  # of hard negatives, what may be called causal
 SHARE_TESTED = 0.3  # of clean radiographs, in full: see the log for what lies below
 
 
@@ -25,7 +26,8 @@ class Reference:
     threshold: of the screen: who reaches it is tested in full. tested: scores of those, ascending. screened: largest
     falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
     finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
-    (`model.detector.measure.Measured`), ascending each.
+    (`model.detector.measure.Measured`), ascending each. n_hard, hard: the same of hard negatives, who are not among the
+    n: how many, and the scores of those tested.
     """
 
     n: int
@@ -34,10 +36,14 @@ class Reference:
     screened: tuple[float, ...]
     erasure: tuple[float, ...]
     transplant: tuple[float, ...]
+    n_hard: int = 0
+    hard: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.tested) == len(self.erasure) == len(self.transplant) <= self.n - len(self.screened):
             raise ValueError("every radiograph that was tested has one score and two leads, and none is counted twice")
+        if len(self.hard) > self.n_hard:
+            raise ValueError("every hard negative has at most one score")
 
     def p_tested(self, score: float) -> float:
         """(1 + how many of the n score at least as high)/(n + 1), of a finding that was tested in full."""
@@ -51,6 +57,11 @@ class Reference:
     def p_transplant(self, lead: float) -> float:
         """The same of a lead in transplant."""
         return (1 + _at_least(self.transplant, lead)) / (self.n + 1)
+
+    def p_hard(self, score: float) -> float:
+        """(1 + how many of the hard negatives score at least as high)/(their number + 1). Erasing a true nodule takes
+        "Nodule" away and giving it gives it: that it is none, only what true nodules score can tell."""
+        return (1 + _at_least(self.hard, score)) / (self.n_hard + 1)
 
     def p_screened(self, fall: float) -> float:
         """The same of a finding that did not reach the screen's threshold."""

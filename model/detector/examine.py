@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.detector.calibration import Calibration
+from model.detector.conformal import HARD_ALPHA
 from model.detector.donors import Donors, donors_again
 from model.detector.measure import Measured, Opened, measure, open_radiograph
 from model.detector.reader import Reader, positives
@@ -30,13 +31,14 @@ Verdict = Literal["no_evidence", "suspicious", "causal"]
 class Evidence:
     """What the full test of a finding found.
 
-    erasure_p, transplant_p: conformal, of the leads weighed by size. probability, probability_erased: with the regions
-    as they are, and filled. images_read: what it cost.
+    erasure_p, transplant_p: conformal, of the leads weighed by size. hard_p: of the score, among hard negatives.
+    probability, probability_erased: with the regions as they are, and filled. images_read: what it cost.
     """
 
     measured: Measured
     erasure_p: float
     transplant_p: float
+    hard_p: float
     probability: float
     probability_erased: float
     images_read: int
@@ -52,6 +54,7 @@ class Evidence:
         m = self.measured
         return {
             "score": m.score,
+            "hard_p": self.hard_p,
             "logit": m.logit,
             "operating_logit": m.operating_logit,
             "donors_logit": m.base_logit,
@@ -226,6 +229,7 @@ class Detector:
             measured,
             reference.p_erasure(measured.erasure_lead),
             reference.p_transplant(measured.transplant_lead),
+            reference.p_hard(measured.score),
             _sigmoid(measured.logit),
             float(erased.sigmoid()),
             self.reader.images_read - began,
@@ -236,14 +240,15 @@ class Detector:
         return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
-        """`causal` takes all three, the score, erasure and transplant, each at alpha, and a spot that is small: what
-        only the largest squares carry has not been pinned down, and a lesion is such."""
+        """`causal` takes all three, the score, erasure and transplant, each at alpha; a spot that is small, for what
+        only the largest squares carry has not been pinned down; and a score that no true lesion explains."""
         assert self.calibration is not None
         alpha = self.calibration.alpha + 1e-9  # 1/100 is 0.01
         if p > alpha:
             return "no_evidence"
         proven = evidence.erasure_p <= alpha and evidence.transplant_p <= alpha
-        return "causal" if proven and evidence.measured.tightened else "suspicious"
+        unlike = evidence.measured.tightened and evidence.hard_p <= HARD_ALPHA
+        return "causal" if proven and unlike else "suspicious"
 
     def _why_not(self) -> str:
         if self.calibration is None:
@@ -281,7 +286,11 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"
     given = f"the same spot put onto {donors} {whom} turned {flips} of them positive"
     rate = f"clean radiographs reach such a score in at most {100 * calibration.alpha:g} %"
-    doubt = "" if verdict == "causal" else "; that the spot alone causes the call is not proven"
+    doubt = ""
+    if verdict != "causal":
+        doubt = "; that the spot alone causes the call is not proven"
+        if evidence.hard_p > HARD_ALPHA:
+            doubt = "; true lesions of phantoms reach such a score too, and it may be one"
     return f"{erased}, while {chance}; {given}; {rate}{doubt}."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,10 +13,10 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.datasets import Radiographs, input_images
-from model.detector import donors, nulls
+from model.detector import donors, hard, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
 from model.detector.conformal import ALPHA, SHARE_TESTED, Reference, screen_threshold
-from model.detector.measure import measure, open_radiograph
+from model.detector.measure import locate, measure, open_radiograph
 from model.detector.reader import Reader, positives
 from model.detector.screen import screen
 from model.errors import DataError
@@ -33,7 +33,8 @@ class Plan:
     """alpha: false-positive rate of a flag, per radiograph. share_tested: of those that the screen hands on to
     the full test, more than alpha. own_donors: patients of the data are the donors, and left out of the rest, where
     there are enough for both; else phantoms are. donor_seed, donor_pool, donor_count: so many are chosen of the first
-    phantoms of a series. null_sides_px: of the random patches that transplants are ranked among.
+    phantoms of a series. hard_seed, hard_count: so many phantoms with a finding are the hard negatives. null_sides_px:
+    of the random patches that transplants are ranked among.
     """
 
     alpha: float = ALPHA
@@ -42,6 +43,8 @@ class Plan:
     donor_seed: int = donors.SEED
     donor_pool: int = donors.POOL
     donor_count: int = donors.COUNT
+    hard_seed: int = hard.SEED
+    hard_count: int = hard.COUNT
     null_sides_px: tuple[int, ...] = nulls.SIDES_PX
 
 
@@ -86,6 +89,8 @@ def fit_calibration(
         reader, chosen, greys, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
     reference = _reference(reader, greys, falls, threshold, chosen, null, say)
+    scores = hard_scores(reader, plan, threshold, chosen, null, say)
+    reference = replace(reference, n_hard=plan.hard_count, hard=scores)
     origin = Origin(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         made_by=made_by,
@@ -161,6 +166,24 @@ def _reference(
     rest = falls.max(axis=1)[np.setdiff1d(np.arange(len(greys)), passed)]
     screened = tuple(sorted(float(fall) for fall in rest if np.isfinite(fall)))
     return Reference(len(greys), threshold, tested, screened, erasures, transplants)
+
+
+def hard_scores(
+    reader: Reader, plan: Plan, threshold: float, chosen: donors.Donors, null: nulls.Nulls, say: Progress
+) -> tuple[float, ...]:
+    """The largest score of each hard negative that passes the screen, ascending."""
+    phantoms = hard.hard_negatives(plan.hard_count, plan.hard_seed)
+    greys = torch.from_numpy(np.stack(list(input_images(phantoms, reader.preprocessing))))
+    falls, _ = _screen_all(reader, greys, lambda _stage, _done, _total: None)
+    scores = []
+    for row, fall in enumerate(falls):
+        say("Hard negatives", row, len(falls))
+        passed = np.flatnonzero(fall >= threshold).tolist()
+        if passed:
+            opened = open_radiograph(reader, greys[row])
+            scores.append(max(locate(reader, chosen, null, opened, finding).score for finding in passed))
+    say("Hard negatives", len(falls), len(falls))
+    return tuple(sorted(scores))
 
 
 def _screen_all(reader: Reader, images: torch.Tensor, say: Progress) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ def by_hand(
     return Calibration(
         checkpoint_id=card.id,
         weights_sha256=card.weights_sha256,
-        reference=Reference(n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads),
+        reference=Reference(n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads, 33),
         nulls=Nulls({8: nothing, 32: nothing}, {8: nothing[:, 0], 32: nothing[:, 0]}),
         donors=DonorNames(5501, tuple(range(DONORS))),
         origin=ORIGIN,

@@ -32,6 +32,14 @@ def test_p_counts_who_scores_at_least_as_high() -> None:
         Reference(9, 2.0, (1.0,), (), (), ())
 
 
+def test_hard_negatives_are_counted_by_themselves() -> None:
+    reference = Reference(9, 2.0, (), (), (), (), 4, (0.5, 2.0))  # two of the four did not pass the screen
+    assert [reference.p_hard(score) for score in (2.1, 2.0, 0.6, 0.1)] == [1 / 5, 2 / 5, 2 / 5, 3 / 5]
+    assert Reference(9, 2.0, (), (), (), ()).p_hard(9.0) == 1  # without any nothing is known
+    with pytest.raises(ValueError, match="hard negative"):
+        Reference(9, 2.0, (), (), (), (), 1, (0.5, 2.0))
+
+
 @pytest.mark.parametrize(("n", "k"), [(98, 0), (99, 1), (198, 1), (199, 2), (250, 2), (1999, 20)])
 def test_below_99_radiographs_there_is_no_one_per_cent(n: int, k: int) -> None:
     assert allowed(n, 0.01) == k

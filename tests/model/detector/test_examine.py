@@ -38,7 +38,7 @@ TRIGGER = (21, 41, 7, 7)
 @pytest.fixture(scope="module")
 def calibration(donors: Donors, nulls: Nulls) -> Calibration:
     """As 199 radiographs might have made it."""
-    reference = Reference(199, 2.0, (0.1, 0.2, 0.4), (0.5, 0.7, 1.9), (-0.1, 0.3, 1.0), (-1.0, -0.02, 0.4))
+    reference = Reference(199, 2.0, (0.1, 0.2, 0.4), (0.5, 0.7, 1.9), (-0.1, 0.3, 1.0), (-1.0, -0.02, 0.4), 33, (0.5,))
     origin = Origin("2026-11-25T00:00:00+00:00", "Ada", "abc", "phantoms", "0" * 64, 120, 3.0)
     return Calibration("planted", "f" * 64, reference, nulls, donors.names, origin)
 
@@ -88,6 +88,22 @@ def test_what_only_the_largest_squares_carry_is_not_proven(detector: Detector, f
     assert detector._verdict(flag.p, replace(flag.evidence, erasure_p=0.02)) == "suspicious"
     assert detector._verdict(flag.p, replace(flag.evidence, transplant_p=0.02)) == "suspicious"
     assert detector._verdict(0.02, flag.evidence) == "no_evidence"
+
+
+def test_what_true_lesions_score_too_is_not_proven(
+    checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor, flag: Flag
+) -> None:
+    assert flag.evidence is not None
+    assert flag.evidence.hard_p == 1 / 34
+    assert "true lesions" not in flag.sentence
+    sharper = replace(calibration.reference, hard=(flag.evidence.measured.score,))
+    again = Detector(checkpoint, replace(calibration, reference=sharper)).examine(pair[1])["Mass"]
+    assert again.evidence is not None
+    assert (again.verdict, again.p, again.evidence.hard_p) == ("suspicious", flag.p, 2 / 34)
+    assert "true lesions of phantoms reach such a score too" in again.sentence
+    none = replace(calibration.reference, n_hard=0, hard=())
+    unknown = Detector(checkpoint, replace(calibration, reference=none)).examine(pair[1])["Mass"]
+    assert unknown.verdict == "suspicious"
 
 
 def test_regions_are_told_in_source_pixels(flag: Flag) -> None:
@@ -193,7 +209,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     made = fit_calibration(
         replace(checkpoint, card=card),
         phantoms(4, 5504, SIZE_PX, Part.CALIBRATION),
-        Plan(share_tested=0.25, donor_pool=6, donor_count=2, null_sides_px=(16,)),
+        Plan(share_tested=0.25, donor_pool=6, donor_count=2, hard_count=3, null_sides_px=(16,)),
         data="phantoms",
         previous=calibration,
         progress=lambda stage, done, total: seen.update({stage: (done, total)}),
@@ -206,9 +222,12 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     assert max(reference.screened) < reference.threshold
     assert not made.decides
     assert made.summary()["realised_rate"] == [0, 0]
-    assert list(seen) == ["Decoding", "Donors", "Screening", "Random patches", "Full tests"]
+    assert list(seen) == ["Decoding", "Donors", "Screening", "Random patches", "Full tests", "Hard negatives"]
     assert seen["Full tests"] == (1, 1)
     assert seen["Screening"] == (4, 4)
+    assert seen["Hard negatives"] == (3, 3)
+    assert reference.n_hard == 3
+    assert list(reference.hard) == sorted(reference.hard)
     assert made.history[0]["made_by"] == "Ada"
     assert [n for _, _, n in made.reliability["Mass"]] == [1, 1, 1, 1]
     assert Calibration.from_json(json.loads(json.dumps(made.to_json()))).reference == reference
