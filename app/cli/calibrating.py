@@ -115,6 +115,11 @@ def _in_words(made: Calibration, path: Path) -> str:
             f"No flag at {100 * made.alpha:g} % exists: it takes {least} radiographs. Nothing will be flagged."
         )
     lines.append(f"{len(made.reference.tested)} passed the screen and were tested in full.")
+    if made.decides and made.causal_threshold is not None:
+        lines.append(
+            f"Causal is what scores over {made.causal_threshold:.3f} too, as no true lesion of "
+            f"{made.reference.n_hard} phantoms does."
+        )
     whom = "phantoms" if made.donors.phantoms else "patients of this data, whose network inputs are kept beside it"
     lines.append(f"Spots are put onto {summary['donors']} {whom}.")
     lines.append("Research use, not for diagnosis.")

@@ -55,9 +55,10 @@ class CalibrationInfo(Schema):
     state: `calibrated`; `too_few` radiographs for a flag at its alpha; `not_calibrated` for these weights; `unusable`,
     with the reason in `error`. version: changes with everything that decides a flag. current, history: who calibrated,
     when, on which data, with which code; the newest first. tested: scores of the clean radiographs that were tested in
-    full, ascending; screened: falls of the logit of those with a positive finding that the screen passed by, ascending.
-    screen_threshold: of those falls. reliability: finding → bins of (mean probability, share that shows it,
-    radiographs). stamped_scores, stamped_p: of stamped samples on the worklist. command: calibrates anew.
+    full, ascending; hard: those of phantoms with true lesions, of which `current` has the number; screened: falls of the
+    logit of clean ones with a positive finding that the screen passed by, ascending. screen_threshold: of those falls.
+    reliability: finding → bins of (mean probability, share that shows it, radiographs). stamped_scores, stamped_p: of
+    stamped samples on the worklist. command: calibrates anew.
     """
 
     checkpoint_id: str
@@ -71,6 +72,7 @@ class CalibrationInfo(Schema):
     history: list[dict[str, Any]] = Field(default_factory=list)
     screen_threshold: float | None = None
     tested: list[float] = Field(default_factory=list)
+    hard: list[float] = Field(default_factory=list)
     screened: list[float] = Field(default_factory=list)
     reliability: dict[str, list[tuple[float, float, int]]] = Field(default_factory=dict)
     preview: AlphaPreview | None = None

@@ -86,6 +86,7 @@ class CalibrationService:
                 "history": [dict(one) for one in calibration.history],
                 "screen_threshold": reference.threshold if math.isfinite(reference.threshold) else None,
                 "tested": list(reference.tested),
+                "hard": list(reference.hard),
                 "screened": list(reference.screened),
                 "reliability": {name: list(bins) for name, bins in calibration.reliability.items()},
                 "preview": preview(

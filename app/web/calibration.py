@@ -137,7 +137,8 @@ def _charts(info: CalibrationInfo) -> dict[str, Chart | None]:
     if info.preview is None:
         return {}
     threshold = info.preview.score_threshold
-    scores = {"clean": info.tested, **({"stamped": info.stamped_scores} if info.stamped_scores else {})}
+    beside = {"lesions": info.hard, "stamped": info.stamped_scores}
+    scores = {"clean": info.tested, **{name: several for name, several in beside.items() if several}}
     return {
         "scores": histogram("Scores of full tests", "score, logits", scores, threshold, "flagged →"),
         "falls": histogram(

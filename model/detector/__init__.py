@@ -3,6 +3,7 @@
 - `screen`: in the activations that Grad-CAM has computed anyway; decides who is tested in full.
 - `localise`, `measure`: hot spots of both layers, tightened to the smallest patches that carry the call.
 - `cause`, `nulls`, `donors`: erasure ranked among regions elsewhere, transplant ranked among random patches.
+- `hard`: phantoms with true lesions, whose scores say what may be called causal.
 - `score`, `conformal`, `calibration`, `fit`: one number, its conformal p-value, and the file that makes it a flag.
 - `examine`: the detector at work.
 

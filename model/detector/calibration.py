@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from model.detector.conformal import ALPHA, SHARE_TESTED, Reference, allowed, realised_rate_interval
+from model.detector.conformal import ALPHA, HARD_ALPHA, SHARE_TESTED, Reference, allowed, realised_rate_interval
 from model.detector.donors import DonorNames, remove_other_donors, write_donors
 from model.detector.nulls import Nulls
 from model.errors import CheckpointError
@@ -77,6 +77,13 @@ class Calibration:
         k = allowed(self.reference.n, self.alpha)
         return self.reference.tested[-k] if 1 <= k <= len(self.reference.tested) else None
 
+    @property
+    def causal_threshold(self) -> float | None:
+        """What it must exceed to be called causal too, a score that true lesions reach; None where that is no more."""
+        k, hard = allowed(self.reference.n_hard, HARD_ALPHA), self.reference.hard
+        reached = hard[-k] if 1 <= k <= len(hard) else None
+        return reached if reached is not None and reached > (self.score_threshold or 0) else None
+
     def summary(self) -> dict[str, Any]:
         """What a page lists: a version of the history."""
         low, high = realised_rate_interval(self.reference.n, self.alpha)
@@ -87,6 +94,8 @@ class Calibration:
             "decides": self.decides,
             "realised_rate": [round(low, 4), round(high, 4)],
             "score_threshold": self.score_threshold,
+            "causal_threshold": self.causal_threshold,
+            "hard_negatives": self.reference.n_hard,
             "detector": self.detector,
             "donors": len(self.donors.rows) or len(self.donors.sha256),
             "donors_are_phantoms": self.donors.phantoms,

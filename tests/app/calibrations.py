@@ -32,6 +32,7 @@ def by_hand(
     threshold: float = 0.0,
     tested: Sequence[float] = (),
     screened: Sequence[float] = (),
+    hard: Sequence[float] = (),
     alpha: float = 0.01,
 ) -> Calibration:
     """Of a checkpoint's folder. By default the screen hands everything on that falls at all, and no clean radiograph
@@ -42,7 +43,9 @@ def by_hand(
     return Calibration(
         checkpoint_id=card.id,
         weights_sha256=card.weights_sha256,
-        reference=Reference(n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads, 33),
+        reference=Reference(
+            n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads, 33, tuple(sorted(hard))
+        ),
         nulls=Nulls({8: nothing, 32: nothing}, {8: nothing[:, 0], 32: nothing[:, 0]}),
         donors=DonorNames(5501, tuple(range(DONORS))),
         origin=ORIGIN,

@@ -25,7 +25,8 @@ TESTED = [0.1 * i for i in range(1, 21)]
 @pytest.fixture
 def client(settings: Settings, checkpoints: Path) -> Iterator[TestClient]:
     candidate = checkpoints / "backdoored"
-    put(settings.data_dir, candidate, by_hand(candidate, threshold=1e6, tested=TESTED, screened=[0.5] * 60))
+    made = by_hand(candidate, threshold=1e6, tested=TESTED, screened=[0.5] * 60, hard=(1.2, 2.5))
+    put(settings.data_dir, candidate, made)
     with started(settings) as client:
         yield client
 
@@ -47,6 +48,7 @@ def test_each_checkpoint_says_what_it_is_worth(client: TestClient) -> None:
     assert (candidate["state"], candidate["role"], candidate["radiographs"]) == ("calibrated", "candidate", 199)
     assert candidate["tested"] == pytest.approx(TESTED) and len(candidate["screened"]) == 60
     assert [one["made_by"] for one in (candidate["current"], *candidate["history"])] == ["Ada", "Bo"]
+    assert (candidate["hard"], candidate["current"]["causal_threshold"]) == ([1.2, 2.5], 2.5)
     listed = client.get("/api/v1/calibrations").json()["calibrations"]
     assert [one["checkpoint_id"] for one in listed] == ["clean", "backdoored"]
     assert listed[0]["state"] == "not_calibrated" and listed[0]["preview"] is None
@@ -97,6 +99,7 @@ def test_the_page_shows_it_all_without_script_or_style_within(client: TestClient
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
     assert not re.findall(r"\d%", text)  # always with the space
     assert "between 0.12 % and 2.8 %" in text and "20 of 199 clean radiographs passed the screen" in text
+    assert "2 of 33 phantoms with a finding" in text and "2.500, the most that a true lesion reached" in text
     assert "made by hand, 120 patients" in text and "overread calibrate --checkpoint backdoored" in text
     part = client.get("/calibration?checkpoint=clean", headers={"HX-Request": "true"}).text
     assert "clean is not calibrated" in part and "<html" not in part and "draws fresh phantoms instead" in part
