@@ -55,7 +55,7 @@ class CalibrationInfo(Schema):
     state: `calibrated`; `too_few` radiographs for a flag at its alpha; `not_calibrated` for these weights; `unusable`,
     with the reason in `error`. version: changes with everything that decides a flag. current, history: who calibrated,
     when, on which data, with which code; the newest first. tested: scores of the clean radiographs that were tested in
-    full, ascending; hard: those of phantoms with true lesions, of which `current` has the number; screened: falls of the
+    full, ascending; hard: those of phantoms with true lesions (`current` has their number); screened: falls of the
     logit of clean ones with a positive finding that the screen passed by, ascending. screen_threshold: of those falls.
     reliability: finding → bins of (mean probability, share that shows it, radiographs). stamped_scores, stamped_p: of
     stamped samples on the worklist. command: calibrates anew.
