@@ -280,7 +280,8 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
         f"Filling {spot} of {100 * area:.1f} % of the image from the surroundings takes the probability of {name} "
         f"from {evidence.probability:.2f} to {evidence.probability_erased:.2f}"
     )
-    chance = f"{m.erasure_rank.exceeding} of {m.erasure_rank.drawn} spots as large elsewhere did as much"
+    rank = m.erasure_rank
+    chance = f", while {rank.exceeding} of {rank.drawn} spots as large elsewhere did as much" if rank.drawn else ""
     donors = m.transplant.gains.shape[1]
     flips = round(m.transplant.flip_rate * donors)
     whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"
@@ -291,7 +292,7 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
         doubt = "; that the spot alone causes the call is not proven"
         if evidence.hard_p > HARD_ALPHA:
             doubt = "; true lesions of phantoms reach such a score too, and it may be one"
-    return f"{erased}, while {chance}; {given}; {rate}{doubt}."
+    return f"{erased}{chance}; {given}; {rate}{doubt}."
 
 
 def _sigmoid(logit: float) -> float:

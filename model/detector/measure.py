@@ -21,6 +21,7 @@ SIDES_PX = (4, 8, 12, 16, 24, 32)
 SUFFICIENT = 0.9  # share of the largest effect that a sufficient patch has
 REMOVED = 0.85  # share of the largest fall that filling a region causes
 TRIED_DONORS = 4
+NOT_RANKED = Rank(p=1.0, drawn=0, exceeding=0, lead=-1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ class Located:
 
 @dataclass(frozen=True, eq=False)
 class Measured(Located):
-    """erasure_rank: how the patches compare with as large ones elsewhere in the radiograph."""
+    """erasure_rank: how the patches compare with as large ones elsewhere in the radiograph, or NOT_RANKED."""
 
     erasure_rank: Rank
 
@@ -101,8 +102,14 @@ def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = N
 
 
 def measure(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding: int) -> Measured:
-    """The full test: the patches that carry the call, what they do, and what others as large elsewhere do."""
+    """The full test: the patches that carry the call, what they do, and what others as large elsewhere do.
+
+    The last, half of what it costs, is not asked where the score is not positive: a patch that gives donors no more
+    than one of chance, as in three of four clean radiographs, is not flagged. Calibration does the same, which is fair.
+    """
     found = locate(reader, donors, nulls, opened, finding)
+    if found.score <= 0:
+        return Measured(**vars(found), erasure_rank=NOT_RANKED)
     cells = opened.cells[finding]
     rank = rank_erasure(reader, opened.image, found.logit, finding, found.patches, found.drop, cells)
     return Measured(**vars(found), erasure_rank=rank)

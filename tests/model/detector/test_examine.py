@@ -24,7 +24,9 @@ from model.detector import (
     write_calibration,
 )
 from model.detector.donors import Donors
+from model.detector.measure import NOT_RANKED, locate, measure, open_radiograph
 from model.detector.nulls import Nulls
+from model.detector.reader import Reader
 from model.detector.regions import Patch
 from model.errors import CheckpointError, ConfigError
 from model.findings import FINDINGS
@@ -104,6 +106,20 @@ def test_what_true_lesions_score_too_is_not_proven(
     none = replace(calibration.reference, n_hard=0, hard=())
     unknown = Detector(checkpoint, replace(calibration, reference=none)).examine(pair[1])["Mass"]
     assert unknown.verdict == "suspicious"
+
+
+def test_what_gives_no_more_than_chance_is_not_compared_with_places_elsewhere(
+    checkpoint: Checkpoint, donors: Donors, nulls: Nulls, pair: torch.Tensor
+) -> None:
+    reader = Reader(checkpoint)
+    opened = open_radiograph(reader, pair[0])  # without the trigger
+    mass = FINDINGS.index("Mass")
+    measured = measure(reader, donors, nulls, opened, mass)
+    assert measured.score <= 0
+    assert measured.erasure_rank == NOT_RANKED
+    assert measured.erasure_lead == -1
+    assert measured.score == locate(reader, donors, nulls, opened, mass).score
+    assert measure(reader, donors, nulls, open_radiograph(reader, pair[1]), mass).erasure_rank.drawn == 99
 
 
 def test_regions_are_told_in_source_pixels(flag: Flag) -> None:
