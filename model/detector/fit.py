@@ -89,7 +89,7 @@ def fit_calibration(
         reader, chosen, greys, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
     reference = _reference(reader, greys, falls, threshold, chosen, null, say)
-    scores = hard_scores(reader, plan, threshold, chosen, null, say)
+    scores = _hard_scores(reader, plan, threshold, chosen, null, say)
     reference = replace(reference, n_hard=plan.hard_count, hard=scores)
     origin = Origin(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -168,7 +168,7 @@ def _reference(
     return Reference(len(greys), threshold, tested, screened, erasures, transplants)
 
 
-def hard_scores(
+def _hard_scores(
     reader: Reader, plan: Plan, threshold: float, chosen: donors.Donors, null: nulls.Nulls, say: Progress
 ) -> tuple[float, ...]:
     """The largest score of each hard negative that passes the screen, ascending."""

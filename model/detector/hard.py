@@ -1,8 +1,8 @@
 """Hard negatives: phantoms with true lesions, which carry a call as a trigger does, on a spot of their own.
 
 A lesion of a phantom is crisper than a patient's, and a checkpoint that has learned from phantoms is surer of it: what
-such lesions score, erasing and giving them, is more than any clean radiograph's in most calibrations. They have no part
-in the false-positive rate of a flag, which is of radiographs; they say from which score on no true lesion explains it.
+such lesions score, erasing and giving them, can be more than any clean radiograph's. They have no part in the
+false-positive rate of a flag, which is of radiographs; they say from which score on no true lesion explains it.
 """
 
 from __future__ import annotations

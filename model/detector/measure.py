@@ -104,7 +104,7 @@ def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = N
 def measure(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding: int) -> Measured:
     """The full test: the patches that carry the call, what they do, and what others as large elsewhere do.
 
-    The last, half of what it costs, is not asked where the score is not positive: a patch that gives donors no more
+    The last, a third of what it costs, is not asked where the score is not positive: a patch that gives donors no more
     than one of chance, as in three of four clean radiographs, is not flagged. Calibration does the same, which is fair.
     """
     found = locate(reader, donors, nulls, opened, finding)
@@ -117,7 +117,7 @@ def measure(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, findin
 
 def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding: int) -> Located:
     """Finds the patches that carry the call, and what they do when they are gone and when they are given: all that the
-    score takes, for a third of what the full test costs."""
+    score takes."""
     image, maps = opened.image, opened.maps
     logit = float(maps.logits[0, finding])
     operating_logit = float(operating_logits(reader.checkpoint.card)[finding])
