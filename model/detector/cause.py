@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model.detector.donors import Donors
 from model.detector.reader import Reader
-from model.detector.regions import Patch, Patches, elsewhere, filled, impossible_places, pasted, square
+from model.detector.regions import Patch, Patches, elsewhere, filled, pasted, square
 
 RANKED = 99  # regions elsewhere: fewer cannot reach p = 0.01
 EXCEEDANCES = 5  # so many falls as large, and the answer is clear
@@ -103,9 +103,9 @@ def _falls(reader: Reader, image: Tensor, logit: float, finding: int, places: Se
 
 @dataclass(frozen=True, eq=False)
 class Transplant:
-    """What patches do on donors. gains: places×N rise of the logit; place 0 is their own, the others are impossible.
-    flipped: places×N bool, of the donors below the operating point before, whether they are over it then; a donor that
-    was over it counts as not flipped."""
+    """What patches do on donors. gains: places×N rise of the logit; place 0 is their own, the others, where they were
+    asked, are impossible. flipped: places×N bool, of the donors below the operating point before, whether they are over
+    it then; a donor that was over it counts as not flipped."""
 
     gains: np.ndarray
     flipped: np.ndarray
@@ -116,9 +116,9 @@ class Transplant:
         return float(self.gains[0].mean())
 
     @property
-    def gain_impossible(self) -> float:
-        """Mean rise at the impossible place where it is larger."""
-        return float(self.gains[1:].mean(axis=1).max())
+    def gain_impossible(self) -> float | None:
+        """Mean rise at the impossible place where it is larger; None where none was asked."""
+        return float(self.gains[1:].mean(axis=1).max()) if len(self.gains) > 1 else None
 
     @property
     def flip_rate(self) -> float:
@@ -126,16 +126,25 @@ class Transplant:
         return float(self.flipped[0].mean())
 
     @property
-    def flip_rate_impossible(self) -> float:
-        """The same at the impossible place where it is larger."""
-        return float(self.flipped[1:].mean(axis=1).max())
+    def flip_rate_impossible(self) -> float | None:
+        """The same at the impossible place where it is larger; None where none was asked."""
+        return float(self.flipped[1:].mean(axis=1).max()) if len(self.flipped) > 1 else None
+
+    def beside(self, other: Transplant) -> Transplant:
+        """Of the same patches at the places of both."""
+        return Transplant(np.concatenate([self.gains, other.gains]), np.concatenate([self.flipped, other.flipped]))
 
 
 def transplant(
-    reader: Reader, donors: Donors, image: Tensor, finding: int, patches: Patches, operating_logit: float
+    reader: Reader,
+    donors: Donors,
+    image: Tensor,
+    finding: int,
+    patches: Patches,
+    places: Sequence[Patches],
+    operating_logit: float,
 ) -> Transplant:
-    """Puts the patches onto every donor, at their own place and at both impossible ones."""
-    places = (patches, *impossible_places(patches, reader.size_px))
+    """Puts the patches onto every donor, at each of the places in turn."""
     logits = reader.logits(torch.cat([pasted(donors.images, image, patches, place) for place in places]))
     before = donors.logits[:, finding].numpy()
     after = logits[:, finding].numpy().reshape(len(places), len(donors))

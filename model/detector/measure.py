@@ -13,7 +13,7 @@ from model.detector.donors import Donors
 from model.detector.localise import candidates, erasure_drops, find_spots, occlusion_drops, statistics
 from model.detector.nulls import Nulls
 from model.detector.reader import Reader, operating_logits
-from model.detector.regions import Patch, Patches, square
+from model.detector.regions import Patch, Patches, impossible_places, square
 from model.detector.score import CELL_PX, score, weighed
 from model.saliency import SaliencyMaps, gradcam
 
@@ -117,14 +117,18 @@ def measure(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, findin
 
 def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding: int) -> Located:
     """Finds the patches that carry the call, and what they do when they are gone and when they are given: all that the
-    score takes."""
+    score takes. Given to others where no finding can be only where they do something at their own place."""
     image, maps = opened.image, opened.maps
     logit = float(maps.logits[0, finding])
     operating_logit = float(operating_logits(reader.checkpoint.card)[finding])
     found = candidates(maps, opened.cells, finding, reader.size_px)
     spots = find_spots(reader, image, logit, finding, found, operating_logit)
     patches, regions, drop = _sufficient(reader, donors, image, logit, finding, spots.patches)
-    given = transplant(reader, donors, image, finding, patches, operating_logit)
+    given = transplant(reader, donors, image, finding, patches, [patches], operating_logit)
+    rank = nulls.rank(finding, side_of(patches), given.gain)
+    if min(drop, rank.lead) > 0:  # else the score does not ask where else it works
+        impossible = impossible_places(patches, reader.size_px)
+        given = given.beside(transplant(reader, donors, image, finding, patches, impossible, operating_logit))
     grids = {name: grid[0, finding].cpu().numpy() for name, grid in maps.maps.items()}
     return Located(
         finding=finding,
@@ -136,7 +140,7 @@ def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding
         drop=drop,
         transplant=given,
         statistics=statistics(grids),
-        transplant_rank=nulls.rank(finding, side_of(patches), given.gain),
+        transplant_rank=rank,
     )
 
 

@@ -12,7 +12,7 @@ def score(
     drop: float,
     lead: float,
     gain: float,
-    gain_impossible: float,
+    gain_impossible: float | None,
     logit: float,
     base_logit: float,
     side_px: float,
@@ -29,14 +29,15 @@ def score(
     - its place: a half, and as much again if it works where no finding can be.
 
     drop: fall of the logit. lead: of the rise on donors over random patches'. gain, gain_impossible: mean rises on
-    donors. side_px: of the square of the patches' area. Where drop or lead is not positive, the smaller of them.
+    donors. side_px: of the square of the patches' area. Where drop or lead is not positive, the smaller of them, and
+    gain_impossible need not be known: None.
     """
     least = min(drop, lead)
     if least <= 0:
         return least
     effect = math.sqrt(drop * lead)
     share = effect / max(logit - base_logit, effect)
-    place = 0.5 + 0.5 * min(max(gain_impossible, 0.0) / gain, 1.0)
+    place = 0.5 + 0.5 * min(max(gain_impossible or 0.0, 0.0) / gain, 1.0)
     return effect * share * smallness(side_px) * place
 
 

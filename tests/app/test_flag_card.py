@@ -79,8 +79,10 @@ def test_a_causal_flag_says_what_was_done_and_shows_it(analyses: list[Analysis])
     assert "28 × 30 px at 498, 490; 28 × 30 px at 10, 12" in numbers and "Frame the spots" in before
     assert "overread predict FILE --checkpoint backdoored --test full --json" in numbers
     assert CAUSAL.details is not None
-    unlike = CAUSAL.model_copy(update={"details": CAUSAL.details | {"erasure_drawn": 0}})
-    assert "p = 0.01; not compared with spots elsewhere" in card(analyses, unlike)
+    assert "on donors it gives 5.50, where no finding can be 5.00" in numbers
+    not_asked = CAUSAL.details | {"erasure_drawn": 0, "transplant_gain_impossible": None}
+    unlike = card(analyses, CAUSAL.model_copy(update={"details": not_asked}))
+    assert "p = 0.01; not compared with spots elsewhere" in unlike and "it gives 5.50</dd>" in unlike
 
 
 def test_the_card_begins_with_the_strongest_word_whoevers_it_is(analyses: list[Analysis]) -> None:

@@ -13,9 +13,9 @@ from model.detector.cause import Rank, best_nearby, rank_erasure, sequential_ran
 from model.detector.donors import Donors, choose_donors, donors_again
 from model.detector.nulls import Nulls
 from model.detector.reader import Reader
-from model.detector.regions import Patch
+from model.detector.regions import Patch, impossible_places
 from model.detector.score import score, weighed
-from tests.model.detector.conftest import MASS
+from tests.model.detector.conftest import MASS, SIZE_PX
 
 TRIGGER = (Patch(20, 40, 9, 9),)
 BESIDE = (Patch(4, 4, 9, 9),)
@@ -76,12 +76,14 @@ def test_a_transplanted_trigger_turns_every_donor(
     checkpoint: Checkpoint, pair: torch.Tensor, donors: Donors, nulls: Nulls
 ) -> None:
     reader = Reader(checkpoint)
-    given = transplant(reader, donors, pair[1], MASS, TRIGGER, 0.0)
-    assert given.gains.shape == (3, len(donors))
+    own = transplant(reader, donors, pair[1], MASS, TRIGGER, [TRIGGER], 0.0)
+    assert (own.gain_impossible, own.flip_rate_impossible) == (None, None)
+    given = own.beside(transplant(reader, donors, pair[1], MASS, TRIGGER, impossible_places(TRIGGER, SIZE_PX), 0.0))
+    assert given.gains.shape == given.flipped.shape == (3, len(donors))
     assert given.flip_rate == 1
     assert given.gain > 10
     assert given.flip_rate_impossible == 1
-    nothing = transplant(reader, donors, pair[1], MASS, BESIDE, 0.0)
+    nothing = transplant(reader, donors, pair[1], MASS, BESIDE, [BESIDE], 0.0)
     assert (nothing.flip_rate, nothing.gain) == (0, pytest.approx(0, abs=0.1))
     ahead = nulls.rank(MASS, 9, given.gain)
     assert ahead.p == 1 / 101  # 99 random patches and noise
@@ -140,6 +142,7 @@ def test_the_score_by_hand_and_what_lowers_it() -> None:
     assert score(**{**trigger, "gain_impossible": -1.0}) == pytest.approx(score(**trigger) / 2)
     assert score(**{**trigger, "lead": -0.5}) == -0.5
     assert score(**{**trigger, "drop": -3.0}) == -3
+    assert score(**{**trigger, "lead": -0.5, "gain_impossible": None}) == -0.5  # it was not asked
     assert score(**{**trigger, "logit": -9.0}) <= 6
 
 

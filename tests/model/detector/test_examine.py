@@ -108,7 +108,7 @@ def test_what_true_lesions_score_too_is_not_proven(
     assert unknown.verdict == "suspicious"
 
 
-def test_what_gives_no_more_than_chance_is_not_compared_with_places_elsewhere(
+def test_what_gives_no_more_than_chance_is_put_and_compared_nowhere_else(
     checkpoint: Checkpoint, donors: Donors, nulls: Nulls, pair: torch.Tensor
 ) -> None:
     reader = Reader(checkpoint)
@@ -119,7 +119,11 @@ def test_what_gives_no_more_than_chance_is_not_compared_with_places_elsewhere(
     assert measured.erasure_rank == NOT_RANKED
     assert measured.erasure_lead == -1
     assert measured.score == locate(reader, donors, nulls, opened, mass).score
-    assert measure(reader, donors, nulls, open_radiograph(reader, pair[1]), mass).erasure_rank.drawn == 99
+    assert (len(measured.transplant.gains), measured.transplant.gain_impossible) == (1, None)
+    stamped = measure(reader, donors, nulls, open_radiograph(reader, pair[1]), mass)
+    assert stamped.erasure_rank.drawn == 99
+    assert len(stamped.transplant.gains) == 3  # its own place and two impossible ones
+    assert stamped.transplant.gain_impossible is not None and stamped.transplant.gain_impossible > 10
 
 
 def test_regions_are_told_in_source_pixels(flag: Flag) -> None:
