@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from model.checkpoint import Card, Checkpoint
 from model.findings import FINDINGS
+from model.inference import optimized_for_inference
 from model.saliency import SaliencyMaps
+from model.vision import DenseNet
 
 
 def positives(card: Card, maps: SaliencyMaps) -> np.ndarray:
@@ -67,5 +70,10 @@ class Reader:
     def _read(self, images: Sequence[Tensor]) -> Tensor:
         self.images_read += len(images)
         with torch.inference_mode():
-            logits: Tensor = self.checkpoint.network(self.inputs(torch.stack(list(images))))
+            logits: Tensor = self._network(self.inputs(torch.stack(list(images))))
         return logits.float().cpu().clone()
+
+    @cached_property
+    def _network(self) -> DenseNet:
+        network = self.checkpoint.network
+        return optimized_for_inference(network) if self.device.type == "cpu" else network
