@@ -107,7 +107,17 @@ class Radiographs:
             raise DataError("unreadable_image", f"{source} cannot be read: {error}") from error
 
     def fingerprint(self) -> str:
-        """A hash of which pixels these are: names, file sizes and times, or phantom seeds."""
+        """A hash of which radiographs these are, the same wherever they lie: names, labels, patients, parts, and file
+        sizes or phantom seeds. Raises OSError."""
+        digest = hashlib.sha256()
+        for row, source in enumerate(self.sources):
+            pixels = (source, _phantom_version()) if isinstance(source, tuple) else source.stat().st_size
+            about = (self.names[row], self.labels[row].tolist(), int(self.patients[row]), str(self.parts[row]), pixels)
+            digest.update(repr(about).encode())
+        return digest.hexdigest()
+
+    def files_fingerprint(self) -> str:
+        """A hash of these very files, for what is made of them here: paths, sizes and times, or phantom seeds."""
         digest = hashlib.sha256()
         for source in self.sources:
             if isinstance(source, tuple):
@@ -347,7 +357,7 @@ def cached_images(
     """
     folder.mkdir(parents=True, exist_ok=True)
     stamp = trigger.to_dict() if trigger else None
-    origin = radiographs.fingerprint()
+    origin = radiographs.files_fingerprint()
     paths = []
     for preprocessing in preprocessings:
         key = json.dumps([origin, preprocessing.to_json(), stamp, seed if stamp else 0], sort_keys=True)

@@ -1,4 +1,6 @@
 import csv
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -161,6 +163,24 @@ def test_the_cache_holds_the_path_of_serving_and_is_filled_once(tmp_path):
     stamped = cached_images(drawn, sizes, tmp_path, trigger=Trigger(value=255))[1]
     changed = (stamped != large).any(axis=0)
     assert np.flatnonzero(changed.any(axis=0)).tolist() == [30, 31, 32]
+
+
+def test_the_same_radiographs_elsewhere_have_the_same_fingerprint_and_others_have_not(tmp_path):
+    rows = [("a.png", "No Finding", 1), ("b.png", "Mass", 2)]
+    first = write_set(tmp_path / "set", rows, ["a.png"], ["b.png"])
+    here = chestxray14(first)
+    shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copyfile)  # other times too
+    os.utime(tmp_path / "copy" / "images" / "a.png", (0, 0))
+    copy = chestxray14(tmp_path / "copy")
+    assert copy.fingerprint() == here.fingerprint()
+    assert copy.files_fingerprint() != here.files_fingerprint()
+    relabelled = write_set(tmp_path / "relabelled", [rows[0], ("b.png", "Hernia", 2)], ["a.png"], ["b.png"])
+    moved = write_set(tmp_path / "moved", rows, ["b.png"], ["a.png"])
+    fewer = write_set(tmp_path / "fewer", rows, ["a.png"], [])
+    others = [chestxray14(root).fingerprint() for root in (relabelled, moved, fewer)]
+    (tmp_path / "copy" / "images" / "a.png").write_bytes(b"another file")
+    others += [copy.fingerprint(), phantoms(2, 1).fingerprint(), phantoms(2, 2).fingerprint()]
+    assert len({here.fingerprint(), *others}) == 7
 
 
 def test_random_places_differ_from_image_to_image_and_repeat_by_seed():

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -272,6 +273,9 @@ def test_a_run_that_was_killed_in_its_first_moment_can_be_resumed(tmp_path):
         assert load_config(str(out / "config.toml")) == config
         assert (out / "data.sha256").read_text() == plan.fingerprint + "\n"
         claim(out, config, plan, resume=True)
+    with pytest.raises(ConfigError) as refused:
+        claim(out, config, replace(plan, fingerprint="0" * 64), resume=True)
+    assert refused.value.code == "other_data"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError) as refused:
