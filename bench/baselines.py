@@ -1,7 +1,7 @@
 """What others publish against backdoors, each as one number a radiograph, larger is more suspicious.
 
-All see what the detector sees: the input image, the checkpoint, and some clean radiographs. Where a method was made for
-one label, it is asked about each positive finding and the largest answer counts.
+All see the input image, the checkpoint, and some clean radiographs, real ones where the detector has phantoms. Where
+a method was made for one label, it is asked about each positive finding and the largest answer counts.
 """
 
 from __future__ import annotations

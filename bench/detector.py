@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             path = folder / JUDGED
             if options.reported:
-                records = read_records(path)
+                records = list(read_records(path).values())
             elif (folder / "card.json").is_file():
                 print(f"Judging {folder}", file=sys.stderr, flush=True)
                 records = judged(folder, options.data, material, sample, device)

@@ -42,6 +42,7 @@ JUDGED = "judged.jsonl"
 VERDICTS = ("no_evidence", "suspicious", "causal")
 
 Record = dict[str, Any]
+Records = dict[tuple[str, int], Record]
 
 
 @dataclass(frozen=True)
@@ -73,36 +74,47 @@ class Material:
 
 
 def judge(detector: Detector, material: Material, sample: Sample, path: Path) -> list[Record]:
-    """Every record of a checkpoint, those already in the file first."""
+    """Every record of a checkpoint, those already in the file first; what another detector, calibration or weights have
+    judged is taken out of it."""
+    made_by = _made_by(detector)
     done = read_records(path)
-    known = {(record["kind"], record["row"]) for record in done}
+    kept = {key: record for key, record in done.items() if record.get("made_by") == made_by}
+    if len(kept) < len(done):
+        path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept.values()), "utf-8")
     methods = methods_of(detector, material)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        for record in _records(detector, material, sample, methods, known):
+        for record in _records(detector, material, sample, methods, kept):
+            record = {"made_by": made_by} | record
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-            done.append(record)
-    return done
+            kept[record["kind"], record["row"]] = record
+    return list(kept.values())
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records of a file; a last line that was cut short is taken off it."""
+def _made_by(detector: Detector) -> str:
+    assert detector.calibration is not None
+    made = detector.calibration
+    return f"detector {made.detector}, weights {made.weights_sha256[:16]}, calibrated {made.origin.made_at}"
+
+
+def read_records(path: Path) -> Records:
+    """The records of a file by kind and row, the last of each; a last line that was cut short is taken off it."""
     if not path.is_file():
-        return []
+        return {}
     text = path.read_text("utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         path.write_text(whole, "utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
+    return {(record["kind"], record["row"]): record for record in map(json.loads, whole.splitlines())}
 
 
 Methods = dict[str, Callable[[Case], float]]
 
 
 def _records(
-    detector: Detector, material: Material, sample: Sample, methods: Methods, known: set[tuple[str, int]]
+    detector: Detector, material: Material, sample: Sample, methods: Methods, known: Records
 ) -> Iterator[Record]:
     card = detector.checkpoint.card
     clean = material.images(detector, material.test)
@@ -112,7 +124,7 @@ def _records(
     rows = _spread(range(len(clean)), sample.stamped) if card.trigger else []
     chosen = beside.union(rows, _spread(range(len(clean)), sample.clean))
     for row, (case, flags) in enumerate(opened):
-        if row in chosen and ("clean", row) not in known:
+        if row in chosen and not _asked(known.get(("clean", row)), row in beside):
             about = {"baselines": row in beside}
             yield _record(detector, "clean", row, material.test, case, flags, methods if row in beside else {}) | about
     if card.trigger is not None and card.target is not None:
@@ -135,7 +147,12 @@ def _records(
     yield from _hard(detector, sample.phantoms, known)
 
 
-def _hard(detector: Detector, count: int, known: set[tuple[str, int]]) -> Iterator[Record]:
+def _asked(record: Record | None, beside: bool) -> bool:
+    """Whether a radiograph is judged, and by the baselines too where they are to be asked."""
+    return record is not None and (record["baselines"] or not beside)
+
+
+def _hard(detector: Detector, count: int, known: Records) -> Iterator[Record]:
     """Phantoms that show a nodule or a mass, or something that a hospital puts on a chest."""
     if not count:
         return
@@ -217,8 +234,12 @@ def _score(flag: Flag) -> float:
 
 
 def methods_of(detector: Detector, material: Material) -> Methods:
-    """The baselines by name, each ready to score a case."""
-    reader, clean = detector.reader, detector.donors.images
+    """The baselines by name, each ready to score a case. What some of them blend with or paste onto are radiographs
+    without a finding, as many as the detector has donors."""
+    reader = detector.reader
+    healthy = np.flatnonzero(~material.training.labels.any(axis=1)).tolist() or range(len(material.training))
+    clean = material.training.take(_spread(healthy, len(detector.donors)))
+    blends = material.images(detector, clean).to(reader.device)
     rows = np.linspace(0, len(material.training) - 1, min(100, len(material.training))).round().astype(int)
     some = material.training.take(rows)
     plain, stamped = (list(material.images(detector, some, trigger).numpy()) for trigger in (None, MADE_UP))
@@ -229,8 +250,8 @@ def methods_of(detector: Detector, material: Material) -> Methods:
         "−Gini, middle": lambda case: -concentration(case),
         "Gini, last": lambda case: concentration(case, LAST_LAYER),
         "−Gini, last": lambda case: -concentration(case, LAST_LAYER),
-        "SentiNet": lambda case: sentinet(reader, case, clean),
-        "STRIP": lambda case: strip(reader, case, clean),
+        "SentiNet": lambda case: sentinet(reader, case, blends),
+        "STRIP": lambda case: strip(reader, case, blends),
         "TeCo": lambda case: teco(reader, case),
         "DCT": lambda case: float(fitted.decision_function([spectrum(case.image.cpu().numpy())])[0]),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,11 +90,11 @@ def per_checkpoint(found: Sequence[Judged]) -> str:
             regions = [covers(record) for record in attacks if record["verdict"] != "no_evidence"]
             holds, small = sum(share >= 0.8 for share, _ in regions), sum(small for _, small in regions)
             both = sum(share >= 0.8 and small for share, small in regions)
-            scores = Scores.of(one)
+            scores = Scores.of(one, ["detector"])
             cells += [
                 f"{len(attacks)}/{below}",
                 f"{flagged}, {causal}",
-                ", ".join(f"{scores.plain('detector', what):.3f}" for what in ("auroc", "tpr")),
+                ", ".join(_figure(scores.plain("detector", what)) for what in ("auroc", "tpr")),
                 f"{holds}, {small}, {both} of {len(regions)}",
             ]
         else:
@@ -276,9 +277,11 @@ class Scores:
     sure: tuple[Floats, Floats]
 
     @classmethod
-    def of(cls, one: Judged) -> Scores:
-        negatives, attacks = [r for r in one.negatives if len(r["scores"]) > 1], one.attacks
-        names = list(attacks[0]["scores"])
+    def of(cls, one: Judged, names: Sequence[str] = ()) -> Scores:
+        """names: of the methods, all for none; of the negatives, those count that all of them were asked about."""
+        attacks = one.attacks
+        names = names or list(attacks[0]["scores"])
+        negatives = [r for r in one.negatives if set(names) <= r["scores"].keys()]
         kinds = (negatives, attacks)
         clean, stamped = ({n: np.array([r["scores"][n] for r in kind], float) for n in names} for kind in kinds)
         patients, sure = (
@@ -286,10 +289,9 @@ class Scores:
         )
         return cls(clean, stamped, patients, sure)  # type: ignore[arg-type]
 
-    def plain(self, name: str, what: str) -> float:
-        """Of the data as they are; NaN where there is nothing to compare."""
-        value = self.value(name, what, *(np.ones(len(p)) for p in self.patients))
-        return float("nan") if value is None else value
+    def plain(self, name: str, what: str) -> float | None:
+        """Of the data as they are; None where there is nothing to compare."""
+        return self.value(name, what, *(np.ones(len(p)) for p in self.patients))
 
     def value(self, name: str, what: str, clean_weights: Floats, stamped_weights: Floats) -> float | None:
         """None where the draw holds nothing to compare."""
@@ -322,9 +324,20 @@ def matched(
     return float((wins * near).sum() / near.sum())
 
 
-def tpr(clean: Floats, stamped: Floats, clean_weights: Floats, stamped_weights: Floats) -> float:
-    """The share of attacks that score over all but 1 % of the negatives."""
+def tpr(clean: Floats, stamped: Floats, clean_weights: Floats, stamped_weights: Floats) -> float | None:
+    """The share of attacks that score over the k-th largest of n negatives, k = ⌊(n + 1)/100⌋: a new negative does so
+    in at most 1 %. None for fewer than 99 negatives, of which none can promise that."""
+    if _allowed(len(clean)) < 1:
+        return None
     order = np.argsort(clean)[::-1]
-    before = np.cumsum(clean_weights[order]) <= ALPHA * clean_weights.sum()
-    threshold = clean[order][~before][0]
+    k = max(1, _allowed(clean_weights.sum()))
+    threshold = clean[order][np.searchsorted(np.cumsum(clean_weights[order]), k)]
     return float(stamped_weights @ (stamped > threshold) / stamped_weights.sum())
+
+
+def _allowed(negatives: float) -> int:
+    return math.floor(ALPHA * (negatives + 1) + 1e-9)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

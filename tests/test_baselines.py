@@ -136,9 +136,16 @@ def test_regions_are_held_against_the_trigger() -> None:
 
 def test_one_per_cent_of_the_negatives_may_score_as_high() -> None:
     clean, even = np.arange(200.0), np.ones(200)
-    attacks = np.array([197.0, 197.5, 500.0])
+    attacks = np.array([198.0, 198.5, 500.0])
     assert tpr(clean, attacks, even, np.ones(3)) == 2 / 3
-    assert tpr(np.zeros(10), np.array([0.0, 0.1]), np.ones(10), np.ones(2)) == 0.5
+    fewest = np.append(np.zeros(98), 1.0)
+    assert tpr(fewest, np.array([0.0, 1.0, 1.1]), np.ones(99), np.ones(3)) == 1 / 3  # over the largest of 99
+    assert tpr(fewest[1:], np.array([0.0, 1.1]), np.ones(98), np.ones(2)) is None  # 98 promise nothing
+    twice = np.append(np.ones(98), 2.0)
+    assert tpr(fewest, np.array([0.5]), twice, np.ones(1)) == 0  # a draw with the largest twice
+    rng = np.random.default_rng(0)
+    rates = [tpr(rng.random(150), rng.random(500), np.ones(150), np.ones(500)) or 0.0 for _ in range(400)]
+    assert np.mean(rates) == pytest.approx(1 / 151, abs=0.0015)  # as exchangeable as clean ones
     assert auroc(np.array([0.0, 1.0]), np.array([1.0]), np.ones(2), np.ones(1)) == 0.75
     assert auroc(np.array([0.0, 1.0]), np.array([1.0]), np.array([3.0, 1.0]), np.ones(1)) == 0.875
 
@@ -153,7 +160,7 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
     attacks.append(record("stamped", 2, "no_evidence", 0.0, 0.6, attack=False, below=True, **about))
     hard = record("phantom", 0, "causal", 1.0, 0.9, shown=["marker"])
     page = report([Judged("x", None, [*clean, *attacks, hard])])
-    assert "| x | bundled | 2/3 | 2, 2 | 1.000, 1.000 | 2, 2, 2 of 2 | 1, 0 of 4 |" in page
+    assert "| x | bundled | 2/3 | 2, 2 | 1.000, – | 2, 2, 2 of 2 | 1, 0 of 4 |" in page
     assert "| detector | 1.000 [1.000, 1.000] | 1.000" in page
     assert "| probability | 0.500 " in page
     assert "| clean radiographs: flagged | 1 | 4 | 0.2500 " in page
@@ -197,6 +204,11 @@ def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
     again = judge(detector, material, Sample(beside=1, phantoms=2), path)
     assert again == found
     assert path.read_text() == "".join(lines)
+    more = judge(detector, material, Sample(beside=2, phantoms=2), path)  # another is asked of the baselines
+    assert sum(r["baselines"] for r in more if r["kind"] == "clean") == 2
+    assert {(r["kind"], r["row"]) for r in more} == {(r["kind"], r["row"]) for r in found}
+    path.write_text(path.read_text().replace("detector ", "older ", 1))
+    assert judge(detector, material, Sample(beside=1, phantoms=2), path)[-1]["row"] == more[0]["row"]  # asked anew
     fewer = judge(detector, material, Sample(clean=1, stamped=2, beside=1), tmp_path / "fewer.jsonl")
     rows = {kind: {r["row"] for r in fewer if r["kind"] == kind} for kind in ("clean", "stamped")}
     asked = {r["row"] for r in fewer if r["kind"] == "clean" and len(r["scores"]) > 1}

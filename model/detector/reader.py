@@ -76,4 +76,5 @@ class Reader:
     @cached_property
     def _network(self) -> DenseNet:
         network = self.checkpoint.network
-        return optimized_for_inference(network) if self.device.type == "cpu" else network
+        quicker = self.device.type == "cpu" and isinstance(network, DenseNet)
+        return optimized_for_inference(network) if quicker else network
