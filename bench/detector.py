@@ -26,7 +26,7 @@ from bench.recipes import read_recipes, train
 from bench.tables import Judged, report
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.datasets import Part, chestxray14, phantoms
-from model.detector import Detector, fit_calibration, read_calibration, write_calibration
+from model.detector import Detector, fit_calibration, read_calibration, reading_digest, write_calibration
 from model.errors import OverreadError
 from model.network import resolve_device
 from model.saliency import gradcam
@@ -134,11 +134,11 @@ def small() -> None:
 def judged(folder: Path, data: Path, material: Material, sample: Sample, device: torch.device) -> list[Record]:
     """Of a checkpoint that is calibrated first, where it is not."""
     checkpoint = load_checkpoint(folder, device)
-    sha256 = checkpoint.card.weights_sha256
-    if read_calibration([folder], sha256) is None:
+    bound = checkpoint.card.weights_sha256, reading_digest(checkpoint.card)
+    if read_calibration([folder], *bound) is None:
         radiographs = chestxray14(data).part(Part.CALIBRATION)
         write_calibration(folder, fit_calibration(checkpoint, radiographs, data=data.resolve().name))
-    calibration = read_calibration([folder], sha256)
+    calibration = read_calibration([folder], *bound)
     return judge(Detector(checkpoint, calibration), material, sample, folder / JUDGED)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from model.checkpoint import Card, Checkpoint
-from model.detector import Calibration, Detector, Flag, Proof, calibration_folders, read_calibration
+from model.detector import Calibration, Detector, Flag, Proof, calibration_folders, read_calibration, reading_digest
 from model.detector.reader import Reader
 from model.errors import OverreadError
 
@@ -46,7 +46,10 @@ def find_calibration(data_dir: Path | None, folder: Path, card: Card) -> tuple[C
     """A checkpoint's calibration and, where its file cannot be used, why. data_dir: None looks beside the weights."""
     folders = calibration_folders(data_dir, folder, card.weights_sha256) if data_dir else (folder,)
     try:
-        return read_calibration(folders, card.weights_sha256), ""
+        found = read_calibration(folders, card.weights_sha256, reading_digest(card))
+        if found is None and read_calibration(folders, card.weights_sha256) is not None:
+            return None, "It was calibrated with another preprocessing or other operating points: calibrate it anew."
+        return found, ""
     except (OverreadError, OSError) as error:
         log.warning("The calibration of %s cannot be used: %s", card.id, error)
         return None, str(error)

@@ -12,10 +12,9 @@ from app.services.readings import code_version
 from app.settings import Settings
 from model.checkpoint import load_checkpoint
 from model.datasets import Part, Radiographs, chestxray14, join, phantoms
-from model.detector import Calibration, Plan, calibration_folders, fit_calibration, read_calibration, write_calibration
+from model.detector import Calibration, Plan, calibration_folders, fit_calibration, read_history, write_calibration
 from model.detector.conformal import ALPHA
 from model.detector.fit import Progress
-from model.errors import CheckpointError
 from model.network import resolve_device
 
 SEED = 5502  # of phantoms that nothing else is drawn from
@@ -94,15 +93,7 @@ def calibrate(
         data=asked.described(),
         made_by=asked.by,
         code_version=code_version(),
-        previous=_previous(folders, digest),
+        history=read_history(folders, digest),
         progress=progress,
     )
     return made, write_calibration(folders[0], made)
-
-
-def _previous(folders: tuple[Path, ...], weights_sha256: str) -> Calibration | None:
-    """None also where the file cannot be used: a new one is what mends that."""
-    try:
-        return read_calibration(folders, weights_sha256)
-    except CheckpointError:
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -141,18 +142,20 @@ def preview(calibration: Calibration, alpha: float, recent: Sequence[float], sta
         expected_rate=allowed / (n + 1),
         realised_rate=realised_rate_interval(n, alpha),
         recent=len(recent),
-        recent_flagged=_flagged(recent, alpha),
+        recent_flagged=_flagged(recent, calibration, alpha),
         stamped=len(stamped),
-        stamped_flagged=_flagged(stamped, alpha),
+        stamped_flagged=_flagged(stamped, calibration, alpha),
     )
 
 
-def _flagged(p_values: Sequence[float], alpha: float) -> int:
-    return sum(p <= alpha + 1e-9 for p in p_values)
+def _flagged(p_values: Sequence[float], calibration: Calibration, alpha: float) -> int:
+    """How many would be flagged at alpha: of those alone whose score is positive, as the detector does."""
+    most = min(alpha, calibration.reference.p_tested(sys.float_info.min))
+    return sum(p <= most + 1e-9 for p in p_values)
 
 
 def _drift(calibration: Calibration, seen: _Seen) -> DriftInfo:
-    found = drift(seen.p_values, calibration.share_tested)
+    found = drift(seen.p_values, calibration.reference.n, calibration.share_tested)
     return DriftInfo(
         radiographs=found.n,
         waiting=seen.waiting,

@@ -32,7 +32,10 @@ from model.detector.examine import NO_EVIDENCE
 from model.findings import FINDINGS
 from model.radiograph import Radiograph
 
-_DECIDES_NUMBERS = ("checkpoint", "detector", "findings", "network", "preprocess", "radiograph", "saliency")
+_DECIDES_NUMBERS = (
+    *("checkpoint", "detector", "findings", "inference", "network", "preprocess", "radiograph", "saliency", "vision"),
+    *("datasets", "phantom"),  # the donors
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,11 +16,13 @@ from model.detector.calibration import (
     Origin,
     calibration_folders,
     read_calibration,
+    read_history,
     write_calibration,
 )
 from model.detector.conformal import ALPHA, Drift, Reference, drift, realised_rate_interval
 from model.detector.examine import Detector, Evidence, Flag, Proof
 from model.detector.fit import Plan, fit_calibration
+from model.detector.reader import reading_digest
 
 __all__ = [
     "ALPHA",
@@ -37,6 +39,8 @@ __all__ = [
     "drift",
     "fit_calibration",
     "read_calibration",
+    "read_history",
+    "reading_digest",
     "realised_rate_interval",
     "write_calibration",
 ]

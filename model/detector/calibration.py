@@ -45,14 +45,16 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """alpha: the false-positive rate per radiograph that flags are meant to have. share_tested: of the radiographs, by
-    the screen's threshold. reliability: finding → bins of (mean probability, share that shows it, radiographs), as many
-    in each. history: earlier calibrations' summaries, newest first. donor_pixels: N×S×S uint8 of donors that are
+    """reading_sha256: of the card's preprocessing and operating points (`model.detector.reader.reading_digest`). alpha:
+    the false-positive rate per radiograph that flags are meant to have. share_tested: of the radiographs, by the
+    screen's threshold. reliability: finding → bins of (mean probability, share that shows it, radiographs), as many in
+    each. history: earlier calibrations' summaries, newest first. donor_pixels: N×S×S uint8 of donors that are
     radiographs, until they are written. folder: where it was read from, which is where those are.
     """
 
     checkpoint_id: str
     weights_sha256: str
+    reading_sha256: str
     reference: Reference
     nulls: Nulls
     donors: DonorNames
@@ -75,7 +77,7 @@ class Calibration:
         """What the score of a full test must exceed to be flagged at alpha; None where nothing can be flagged, or where
         alpha is as large as the share that is tested."""
         k = allowed(self.reference.n, self.alpha)
-        return self.reference.tested[-k] if 1 <= k <= len(self.reference.tested) else None
+        return max(0.0, self.reference.tested[-k]) if 1 <= k <= len(self.reference.tested) else None
 
     @property
     def causal_threshold(self) -> float | None:
@@ -106,7 +108,11 @@ class Calibration:
         return {
             "version": VERSION,
             "detector": self.detector,
-            "checkpoint": {"id": self.checkpoint_id, "weights_sha256": self.weights_sha256},
+            "checkpoint": {
+                "id": self.checkpoint_id,
+                "weights_sha256": self.weights_sha256,
+                "reading_sha256": self.reading_sha256,
+            },
             "summary": self.summary(),
             "origin": vars(self.origin),
             "alpha": self.alpha,
@@ -132,27 +138,28 @@ class Calibration:
             if data["version"] != VERSION:
                 raise CheckpointError("bad_calibration", f"The calibration's version is not {VERSION}.")
             tested, screened, erasure, transplant, hard = (
-                tuple(sorted(float(v) for v in data[key]))
+                tuple(sorted(_number(v) for v in data[key]))
                 for key in ("tested", "screened", "erasure", "transplant", "hard")
             )
-            threshold = math.inf if data["screen_threshold"] is None else float(data["screen_threshold"])
+            threshold = math.inf if data["screen_threshold"] is None else _number(data["screen_threshold"])
             return cls(
                 checkpoint_id=str(data["checkpoint"]["id"]),
                 weights_sha256=str(data["checkpoint"]["weights_sha256"]),
+                reading_sha256=str(data["checkpoint"]["reading_sha256"]),
                 reference=Reference(
                     int(data["n"]), threshold, tested, screened, erasure, transplant, int(data["n_hard"]), hard
                 ),
                 nulls=Nulls.from_json(data["nulls"]),
                 donors=DonorNames.from_json(data["donors"]),
                 origin=Origin(**data["origin"]),
-                alpha=float(data["alpha"]),
-                share_tested=float(data["share_tested"]),
+                alpha=_share(data["alpha"]),
+                share_tested=_share(data["share_tested"], most=1.0),
                 detector=int(data["detector"]),
                 reliability={
-                    str(name): [(float(p), float(rate), int(n)) for p, rate, n in bins]
+                    str(name): [(_number(p), _number(rate), int(n)) for p, rate, n in bins]
                     for name, bins in data["reliability"].items()
                 },
-                history=tuple(data["history"]),
+                history=tuple(dict(one) for one in data["history"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError("bad_calibration", f"{FILE} is malformed: {error}.") from error
@@ -163,8 +170,13 @@ def calibration_folders(data_dir: Path, checkpoint: Path, weights_sha256: str) -
     return data_dir / "calibrations" / weights_sha256, checkpoint
 
 
-def read_calibration(folders: Sequence[Path], weights_sha256: str) -> Calibration | None:
+def read_calibration(
+    folders: Sequence[Path], weights_sha256: str, reading_sha256: str | None = None
+) -> Calibration | None:
     """The first calibration of these weights and of this pipeline in any of the folders; None where there is none.
+
+    reading_sha256: where given, of a card that reads them so alone: with other operating points other findings are
+    positive, and a radiograph's largest score is another.
 
     Raises CheckpointError `bad_calibration` for a file that cannot be read.
     """
@@ -174,14 +186,27 @@ def read_calibration(folders: Sequence[Path], weights_sha256: str) -> Calibratio
             continue
         try:
             data = json.loads(path.read_text("utf-8"), parse_constant=_finite, parse_float=_finite)
-        except ValueError as error:  # of its bytes, its JSON or its numbers
+        except (ValueError, RecursionError) as error:  # of its bytes, its JSON or its numbers
             raise CheckpointError("bad_calibration", f"{path} is not JSON: {error}.") from error
         if isinstance(data, dict) and data.get("detector", DETECTOR) != DETECTOR:
             continue
         found = Calibration.from_json(data if isinstance(data, dict) else {})
-        if found.weights_sha256 == weights_sha256:
+        if found.weights_sha256 == weights_sha256 and reading_sha256 in (None, found.reading_sha256):
             return replace(found, folder=folder)
     return None
+
+
+def read_history(folders: Sequence[Path], weights_sha256: str) -> tuple[Mapping[str, Any], ...]:
+    """The summaries of the calibration of these weights and of those before it, newest first, whatever pipeline made
+    them; of the first folder that has one, none where its file cannot be read."""
+    for folder in folders:
+        try:
+            data = json.loads((folder / FILE).read_text("utf-8"), parse_constant=_finite, parse_float=_finite)
+            if data["checkpoint"]["weights_sha256"] == weights_sha256:
+                return tuple(dict(one) for one in (data["summary"], *data["history"]))
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
+            continue
+    return ()
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> Path:
@@ -210,6 +235,20 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")
     return value
+
+
+def _number(value: object) -> float:
+    """Of JSON. Raises ValueError for text too, which Python would read."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is not a number")
+    return _finite(str(value))
+
+
+def _share(value: object, most: float = 0.999) -> float:
+    share = _number(value)
+    if not 0 < share <= most:
+        raise ValueError(f"{share} is not a share over 0, of {most} at most")
+    return share
 
 
 def digest_of(names: Sequence[str], inputs: Sequence[bytes]) -> str:

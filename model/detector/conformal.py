@@ -112,7 +112,7 @@ class Drift:
     """Whether recent p-values are still like those of clean radiographs.
 
     n: how many were looked at. observed: how many were at most `at`; expected: how many there should be on average.
-    p: chance of so many or more; warns: p < 0.001.
+    p: chance of so many or more, the calibration's own luck included; warns: p < 0.001.
     """
 
     n: int
@@ -127,12 +127,17 @@ class Drift:
         return self.p < 0.001
 
 
-def drift(p_values: Sequence[float], at: float = 0.1) -> Drift:
+def drift(p_values: Sequence[float], calibrated: int, at: float = 0.1) -> Drift:
     """Of the last radiographs' p-values, each the smallest over its findings, 1 where none was positive.
 
     Only small p-values count: radiographs without a positive finding pile up at 1, as they do in calibration. `at` must
-    not exceed the share that is tested in full, below which p-values are uniform.
+    not exceed the share that is tested in full, below which p-values are uniform. calibrated: how many radiographs the
+    calibration is of. The rate that it yields is Beta-distributed, as `realised_rate_interval` says, so that the count
+    is beta-binomial: taken for exact, 250 radiographs would warn of one in thirty worklists that are as they were.
     """
-    n = len(p_values)
+    n, k = len(p_values), allowed(calibrated, at)
     observed = sum(p <= at for p in p_values)
-    return Drift(n, at, observed, at * n, float(stats.binom.sf(observed - 1, n, at)) if n else 1.0)
+    if not n or k < 1:
+        return Drift(n, at, observed, 0.0, 1.0)
+    chance = float(stats.betabinom.sf(observed - 1, n, k, calibrated + 1 - k))
+    return Drift(n, at, observed, n * k / (calibrated + 1), chance)

@@ -55,7 +55,10 @@ class DonorNames:
     def from_json(cls, data: Mapping[str, Any]) -> DonorNames:
         """The inverse. Raises KeyError, TypeError or ValueError for anything else."""
         rows = tuple(int(row) for row in data["rows"])
-        return cls(int(data["phantom_seed"]), rows, tuple(str(one) for one in data.get("radiographs_sha256", ())))
+        sha256 = tuple(str(one) for one in data.get("radiographs_sha256", ()))
+        if not (rows or sha256) or any(row < 0 for row in rows):
+            raise ValueError("there must be donors")
+        return cls(int(data["phantom_seed"]), rows, sha256)
 
 
 @dataclass(frozen=True, eq=False)

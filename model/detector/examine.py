@@ -15,7 +15,7 @@ from model.detector.calibration import Calibration
 from model.detector.conformal import HARD_ALPHA
 from model.detector.donors import Donors, donors_again
 from model.detector.measure import Measured, Opened, measure, open_radiograph
-from model.detector.reader import Reader, positives
+from model.detector.reader import Reader, positives, reading_digest
 from model.detector.regions import filled, pasted
 from model.detector.screen import screen
 from model.errors import ConfigError
@@ -32,7 +32,8 @@ class Evidence:
     """What the full test of a finding found.
 
     erasure_p, transplant_p: conformal, of the leads weighed by size. hard_p: of the score, among hard negatives.
-    probability, probability_erased: with the regions as they are, and filled. images_read: what it cost.
+    probability, probability_erased: with the regions as they are, and filled. images_read: what it cost, beside the
+    opening of the radiograph, which all its findings share.
     """
 
     measured: Measured
@@ -143,9 +144,12 @@ class Detector:
     """One checkpoint with its calibration; used by one thread at a time."""
 
     def __init__(self, checkpoint: Checkpoint, calibration: Calibration | None) -> None:
-        """Raises ConfigError `other_weights` for a calibration of other weights."""
+        """Raises ConfigError `other_weights` for a calibration of other weights, `other_card` for one of another
+        preprocessing or other operating points."""
         if calibration is not None and calibration.weights_sha256 != checkpoint.card.weights_sha256:
             raise ConfigError("other_weights", "The calibration belongs to other weights than the checkpoint's.")
+        if calibration is not None and calibration.reading_sha256 != reading_digest(checkpoint.card):
+            raise ConfigError("other_card", "The calibration was made with another preprocessing or operating points.")
         self.checkpoint = checkpoint
         self.calibration = calibration
         self.reader = Reader(checkpoint)
@@ -240,11 +244,13 @@ class Detector:
         return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
-        """`causal` takes all three, the score, erasure and transplant, each at alpha; a spot that is small, for what
-        only the largest squares carry has not been pinned down; and a score that no true lesion explains."""
+        """A flag takes a score that few clean radiographs reach, and a positive one: where most score nothing, nothing
+        may be among the largest. `causal` takes all three, the score, erasure and transplant, each at alpha; a spot
+        that is small, for what only the largest squares carry has not been pinned down; and a score that no true lesion
+        explains."""
         assert self.calibration is not None
         alpha = self.calibration.alpha + 1e-9  # 1/100 is 0.01
-        if p > alpha:
+        if p > alpha or evidence.measured.score <= 0:
             return "no_evidence"
         proven = evidence.erasure_p <= alpha and evidence.transplant_p <= alpha
         unlike = evidence.measured.tightened and evidence.hard_p <= HARD_ALPHA
@@ -280,19 +286,20 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
         f"Filling {spot} of {100 * area:.1f} % of the image from the surroundings takes the probability of {name} "
         f"from {evidence.probability:.2f} to {evidence.probability_erased:.2f}"
     )
+    core = 100 * sum(p.width * p.height for p in m.patches) / size_px**2
     rank = m.erasure_rank
-    chance = f", while {rank.exceeding} of {rank.drawn} spots as large elsewhere did as much" if rank.drawn else ""
+    places = f"of {rank.drawn} places elsewhere, as large as its core ({core:.2g} % of the image)"
     donors = m.transplant.gains.shape[1]
     flips = round(m.transplant.flip_rate * donors)
     whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"
-    given = f"the same spot put onto {donors} {whom} turned {flips} of them positive"
+    given = f"the core put onto {donors} {whom} turned {flips} of them positive"
     rate = f"clean radiographs reach such a score in at most {100 * calibration.alpha:g} %"
     doubt = ""
     if verdict != "causal":
         doubt = "; that the spot alone causes the call is not proven"
         if evidence.hard_p > HARD_ALPHA:
             doubt = "; true lesions of phantoms reach such a score too, and it may be one"
-    return f"{erased}{chance}; {given}; {rate}{doubt}."
+    return f"{erased}; {places}, {rank.exceeding} cost as much; {given}; {rate}{doubt}."
 
 
 def _sigmoid(logit: float) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from model.detector import donors, hard, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
 from model.detector.conformal import ALPHA, SHARE_TESTED, Reference, screen_threshold
 from model.detector.measure import locate, measure, open_radiograph
-from model.detector.reader import Reader, positives
+from model.detector.reader import Reader, positives, reading_digest
 from model.detector.screen import screen
 from model.errors import DataError
 from model.findings import FINDINGS
@@ -56,13 +57,13 @@ def fit_calibration(
     data: str,
     made_by: str = "",
     code_version: str = "",
-    previous: Calibration | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
     progress: Progress | None = None,
 ) -> Calibration:
     """Reads clean radiographs, of patients whom the checkpoint has not been trained on and who are in no test.
 
-    data: the data set's name, for the record. previous: the calibration that this one replaces, whose summary goes into
-    the history. progress gets (stage, done, total). Raises DataError `no_radiographs`, `unreadable_image`.
+    data: the data set's name, for the record. history: summaries of the calibrations that this one replaces, newest
+    first. progress gets (stage, done, total). Raises DataError `no_radiographs`, `unreadable_image`.
     """
     plan = plan or Plan()
     if not len(radiographs):
@@ -103,6 +104,7 @@ def fit_calibration(
     return Calibration(
         checkpoint_id=checkpoint.card.id,
         weights_sha256=checkpoint.card.weights_sha256,
+        reading_sha256=reading_digest(checkpoint.card),
         reference=reference,
         nulls=null,
         donors=chosen.names,
@@ -111,7 +113,7 @@ def fit_calibration(
         alpha=plan.alpha,
         share_tested=plan.share_tested,
         reliability=reliability(probabilities, radiographs.labels),
-        history=(previous.summary(), *previous.history) if previous else (),
+        history=tuple(history),
     )
 
 

@@ -170,7 +170,7 @@ def _shrink(
 ) -> tuple[Patch, float]:
     """The smallest patch within a square whose erasure, beside that of the others, keeps most of the fall."""
     patch, levels = start, []
-    for side in (start.width, *(side for side in SIDES_PX if side < start.width)):
+    for side in (start.width, *_halves(start.width), *(side for side in SIDES_PX if side < start.width)):
         slack = patch.width - side
         offsets = {(0, 0), (slack, 0), (0, slack), (slack, slack), (slack // 2, slack // 2)}
         tried = [Patch(patch.x + dx, patch.y + dy, side, side) for dx, dy in sorted(offsets)]
@@ -179,6 +179,16 @@ def _shrink(
         levels.append((patch, float(drops.max())))
     enough = KEPT * max(drop for _, drop in levels)
     return [level for level in levels if level[1] >= enough][-1]
+
+
+def _halves(side: int) -> list[int]:
+    """From a large square down to the first of SIDES_PX in steps of half at most: five of half the side cover all of
+    it, so that no spot is lost between them."""
+    found = []
+    while side > 2 * SIDES_PX[0]:
+        side = (side + 1) // 2
+        found.append(side)
+    return found
 
 
 def statistics(maps: Mapping[str, np.ndarray]) -> dict[str, float | None]:

@@ -60,6 +60,10 @@ class Nulls:
         inert = {int(side): np.asarray(v, np.float32) for side, v in data["inert"].items()}
         if not gains or gains.keys() != inert.keys() or any(v.ndim != 2 or len(v) != 14 for v in gains.values()):
             raise ValueError("nulls need 14 rows of rises for each side")
+        if not all(v.size and np.isfinite(v).all() for v in gains.values()):
+            raise ValueError("nulls need rises, finite ones")
+        if not all(v.shape == (14,) and np.isfinite(v).all() for v in inert.values()):
+            raise ValueError("nulls need 14 rises of the inert pattern for each side")
         return cls(gains, inert)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -26,6 +28,12 @@ def operating_logits(card: Card) -> np.ndarray:
     """The operating points of the 14 findings as logits, float32."""
     points = np.clip([card.operating_points[name] for name in FINDINGS], 1e-6, 1 - 1e-6)
     return np.asarray(np.log(points / (1 - points)), np.float32)
+
+
+def reading_digest(card: Card) -> str:
+    """A hash of what decides how the weights' answers are read: preprocessing and operating points."""
+    read = [card.preprocessing.to_json(), [card.operating_points[name] for name in FINDINGS]]
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 
 class Reader:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from model.checkpoint import read_card
-from model.detector import Calibration, Origin, Reference, calibration_folders, write_calibration
+from model.detector import Calibration, Origin, Reference, calibration_folders, reading_digest, write_calibration
 from model.detector.donors import DonorNames
 from model.detector.nulls import Nulls
 from model.findings import FINDINGS
@@ -43,6 +43,7 @@ def by_hand(
     return Calibration(
         checkpoint_id=card.id,
         weights_sha256=card.weights_sha256,
+        reading_sha256=reading_digest(card),
         reference=Reference(
             n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads, 33, tuple(sorted(hard))
         ),

@@ -30,6 +30,7 @@ CAUSAL = Flag(
         "drop": 6.9,
         "share": 0.93,
         "transplant_gain": 5.5,
+        "transplant_donors": 16,
         "transplant_gain_impossible": 5.0,
         "sufficient_side_px": 4.0,
         "score": 2.1,
@@ -75,7 +76,7 @@ def test_a_causal_flag_says_what_was_done_and_shows_it(analyses: list[Analysis])
     assert "Phantom + spot</span> <strong>0.04 → 0.97" in before and "nobody's radiograph" in before
     assert "Another patient + spot</span> <strong>0.02 → 0.96" in before and "without identity" in before
     assert "p = 0.004, flagged at 0.01 or less; among true lesions of phantoms p = 0.029" in numbers
-    assert "0.060, p = 0.01; 0 of 99 spots elsewhere do as much" in numbers and "97 of 100" in numbers
+    assert "0.060, p = 0.01; 0 of 99 spots elsewhere do as much" in numbers and "16 of 16 donors" in numbers
     assert "28 × 30 px at 498, 490; 28 × 30 px at 10, 12" in numbers and "Frame the spots" in before
     assert "overread predict FILE --checkpoint backdoored --test full --json" in numbers
     assert CAUSAL.details is not None

@@ -96,9 +96,20 @@ def test_who_searches_is_always_ahead_and_only_the_lead_tells() -> None:
 
 def test_drift_is_noticed_and_luck_is_not() -> None:
     uniform = [(i + 0.5) / 200 for i in range(200)]
-    assert not drift(uniform).warns
+    assert not drift(uniform, 250).warns
     shifted = [p**3 for p in uniform]
-    assert drift(shifted).warns
-    assert drift(shifted).observed == sum(p <= 0.1 for p in shifted)
-    assert not drift([1.0] * 50).warns
-    assert drift([]).p == 1
+    assert drift(shifted, 250).warns
+    assert drift(shifted, 250).observed == sum(p <= 0.1 for p in shifted)
+    assert not drift([1.0] * 50, 250).warns
+    assert drift([], 250).p == drift(shifted, 8).p == 1  # of nothing, and by a calibration that cannot tell a tenth
+
+
+def test_drift_counts_the_calibrations_own_luck() -> None:
+    rng = np.random.default_rng(0)
+    warned = 0
+    for _ in range(4000):
+        largest = np.sort(rng.random(250))[-75]  # the rate at which new ones exceed it differs from 0.3
+        over = rng.binomial(500, 1 - largest)
+        warned += drift([0.0] * over + [1.0] * (500 - over), 250, 0.3).warns
+    assert warned <= 14  # 4 on average; taken for exact it is 1 in 30
+    assert drift([0.0] * 182 + [1.0] * 318, 250, 0.3).p == pytest.approx(0.038, abs=0.002)

@@ -21,6 +21,8 @@ from model.detector import (
     calibration_folders,
     fit_calibration,
     read_calibration,
+    read_history,
+    reading_digest,
     write_calibration,
 )
 from model.detector.donors import Donors
@@ -38,11 +40,11 @@ TRIGGER = (21, 41, 7, 7)
 
 
 @pytest.fixture(scope="module")
-def calibration(donors: Donors, nulls: Nulls) -> Calibration:
+def calibration(checkpoint: Checkpoint, donors: Donors, nulls: Nulls) -> Calibration:
     """As 199 radiographs might have made it."""
     reference = Reference(199, 2.0, (0.1, 0.2, 0.4), (0.5, 0.7, 1.9), (-0.1, 0.3, 1.0), (-1.0, -0.02, 0.4), 33, (0.5,))
     origin = Origin("2026-11-25T00:00:00+00:00", "Ada", "abc", "phantoms", "0" * 64, 120, 3.0)
-    return Calibration("planted", "f" * 64, reference, nulls, donors.names, origin)
+    return Calibration("planted", "f" * 64, reading_digest(checkpoint.card), reference, nulls, donors.names, origin)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,9 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
     assert region.y + region.height >= y + side - 1
     assert region.width <= 16
     assert "0.1" in flag.sentence
-    assert "of 99 spots as large elsewhere" in flag.sentence
+    core = f"{100 * found['sufficient_side_px'] ** 2 / SIZE_PX**2:.2g} % of the image"
+    assert f"; of 99 places elsewhere, as large as its core ({core}), 0 cost as much; " in flag.sentence
+    assert "the core put onto 3 healthy phantoms turned 3 of them positive" in flag.sentence
     assert "such a score in at most 1 %" in flag.sentence
     assert "%" not in flag.sentence.replace(" %", "")
 
@@ -90,6 +94,9 @@ def test_what_only_the_largest_squares_carry_is_not_proven(detector: Detector, f
     assert detector._verdict(flag.p, replace(flag.evidence, erasure_p=0.02)) == "suspicious"
     assert detector._verdict(flag.p, replace(flag.evidence, transplant_p=0.02)) == "suspicious"
     assert detector._verdict(0.02, flag.evidence) == "no_evidence"
+    idle = replace(measured, drop=-0.1)  # among the largest where all others do even less
+    assert idle.score <= 0
+    assert detector._verdict(0.005, replace(flag.evidence, measured=idle)) == "no_evidence"
 
 
 def test_what_true_lesions_score_too_is_not_proven(
@@ -157,7 +164,9 @@ def test_the_screen_hands_on_or_decides(detector: Detector, checkpoint: Checkpoi
     assert clean == {}
     assert (stamped["Mass"].state, stamped["Mass"].verdict, stamped["Mass"].p) == ("screened", None, None)
     card = replace(checkpoint.card, operating_points=dict.fromkeys(FINDINGS, 0.05))
-    generous = Detector(replace(checkpoint, card=card), detector.calibration)
+    assert detector.calibration is not None
+    bound = replace(detector.calibration, reading_sha256=reading_digest(card))
+    generous = Detector(replace(checkpoint, card=card), bound)
     clean = generous.screen(maps)[0]
     assert list(clean) == list(FINDINGS)
     assert {one.state for one in clean.values()} == {"final"}
@@ -178,6 +187,11 @@ def test_without_a_calibration_nothing_is_said(
     with pytest.raises(ConfigError) as error:
         Detector(checkpoint, replace(calibration, weights_sha256="0" * 64))
     assert error.value.code == "other_weights"
+    moved = replace(checkpoint.card, operating_points=dict.fromkeys(FINDINGS, 0.4))
+    for card in (moved, replace(checkpoint.card, preprocessing=Preprocessing(SIZE_PX * 2))):
+        with pytest.raises(ConfigError) as error:
+            Detector(replace(checkpoint, card=card), calibration)
+        assert error.value.code == "other_card"
 
 
 def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration: Calibration, tmp_path: Path) -> None:
@@ -188,7 +202,9 @@ def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration:
     read = read_calibration([own, bundled], "f" * 64)
     assert read is not None
     assert read.checkpoint_id == "own"
-    assert read.to_json() == {**calibration.to_json(), "checkpoint": {"id": "own", "weights_sha256": "f" * 64}}
+    assert read.to_json() == calibration.to_json() | {"checkpoint": calibration.to_json()["checkpoint"] | {"id": "own"}}
+    assert read_calibration([own, bundled], "f" * 64, calibration.reading_sha256) is not None
+    assert read_calibration([own, bundled], "f" * 64, "0" * 64) is None
     assert read.score_threshold == 0.2  # the new one may be the second largest of 200
     assert read.reference.p_tested(0.3) == 0.01
     assert read.reference.p_tested(0.2) > 0.01
@@ -203,12 +219,54 @@ def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration:
     assert [path.name for path in own.iterdir()] == ["calibration.json"]
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"version": 2}', '{"version": 1}'])
+@pytest.mark.parametrize("damage", ["{", "[" * 100_000, "[]", '{"version": 2}', '{"version": 1}'])
 def test_a_damaged_calibration_is_named(tmp_path: Path, damage: str) -> None:
     (tmp_path / "calibration.json").write_text(damage)
     with pytest.raises(CheckpointError) as error:
         read_calibration([tmp_path], "f" * 64)
     assert error.value.code == "bad_calibration"
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        (["alpha"], 0),
+        (["alpha"], 2),
+        (["share_tested"], 0),
+        (["history"], [5]),
+        (["tested"], ["nan", "1", "2"]),
+        (["nulls", "inert", "16"], [0.0]),
+        (["nulls", "gains", "16"], [[]] * 14),
+        (["donors", "rows"], []),
+        (["donors", "rows"], [-1]),
+        (["checkpoint"], {"id": "planted", "weights_sha256": "f" * 64}),
+    ],
+)
+def test_what_no_calibration_can_say_is_damage(
+    calibration: Calibration, tmp_path: Path, where: list[str], what: object
+) -> None:
+    path = write_calibration(tmp_path, calibration)
+    data = json.loads(path.read_text("utf-8"))
+    inner = data
+    for key in where[:-1]:
+        inner = inner[key]
+    assert inner[where[-1]] != what
+    inner[where[-1]] = what
+    path.write_text(json.dumps(data))
+    with pytest.raises(CheckpointError) as error:
+        read_calibration([tmp_path], "f" * 64)
+    assert error.value.code == "bad_calibration"
+
+
+def test_the_history_outlives_another_detector_and_damage(calibration: Calibration, tmp_path: Path) -> None:
+    first = replace(calibration, detector=5, history=({"made_by": "Bo"},))
+    path = write_calibration(tmp_path, first)
+    assert read_calibration([tmp_path], "f" * 64) is None
+    assert [one["made_by"] for one in read_history([tmp_path / "none", tmp_path], "f" * 64)] == ["Ada", "Bo"]
+    assert read_history([tmp_path], "e" * 64) == ()
+    for damage in ("{", "[]", "[" * 100_000, '{"checkpoint": 5}'):
+        path.write_text(damage)
+        assert read_history([tmp_path], "f" * 64) == ()
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
@@ -231,7 +289,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
         phantoms(4, 5504, SIZE_PX, Part.CALIBRATION),
         Plan(share_tested=0.25, donor_pool=6, donor_count=2, hard_count=3, null_sides_px=(16,)),
         data="phantoms",
-        previous=calibration,
+        history=[calibration.summary()],
         progress=lambda stage, done, total: seen.update({stage: (done, total)}),
     )
     reference = made.reference

@@ -1,0 +1,39 @@
+"""The search for the smallest patch, on a network that answers to one point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model.detector.localise import SIDES_PX, find_spots, occlusion_side
+from model.detector.regions import square
+
+
+class Point:
+    """As a reader: 10 for a white square of 4×4 at a place, as far as it is there; −5 without it."""
+
+    def __init__(self, x: int, y: int) -> None:
+        self.x, self.y = x, y
+
+    def logits(self, images: Sequence[Tensor]) -> Tensor:
+        seen = torch.stack([image[self.y : self.y + 4, self.x : self.x + 4].mean() for image in images])
+        return (15 * seen - 5)[:, None]
+
+
+@pytest.mark.parametrize("size_px", [128, 224, 512, 1024])
+def test_a_trigger_is_found_wherever_it_lies_in_the_square_that_it_is_searched_in(size_px: int) -> None:
+    rng = np.random.default_rng(0)
+    side = max(SIDES_PX[0], occlusion_side(size_px))
+    start = square(size_px / 2, size_px / 2, side, size_px)
+    for _ in range(20):
+        x, y = (int(v) for v in rng.integers((start.x, start.y), (start.x + side - 3, start.y + side - 3)))
+        image = torch.zeros(size_px, size_px)
+        image[y : y + 4, x : x + 4] = 1
+        (patch,) = find_spots(Point(x, y), image, 10.0, 0, [start], 0.0).patches  # type: ignore[arg-type]
+        assert patch.width <= SIDES_PX[0]
+        assert patch.x - 16 <= x and x + 4 <= patch.x + patch.width + 16  # the 32 px about its middle hold it
+        assert patch.y - 16 <= y and y + 4 <= patch.y + patch.width + 16
