@@ -80,7 +80,9 @@ def judge(detector: Detector, material: Material, sample: Sample, path: Path) ->
     done = read_records(path)
     kept = {key: record for key, record in done.items() if record.get("made_by") == made_by}
     if len(kept) < len(done):
-        path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept.values()), "utf-8")
+        temporary = path.with_suffix(".partial")
+        temporary.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept.values()), "utf-8")
+        temporary.replace(path)
     methods = methods_of(detector, material)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:

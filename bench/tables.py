@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +12,12 @@ from scipy import special
 
 from bench.judging import VERDICTS, Record, covers
 from bench.recipes import Recipe
+from model.detector.conformal import ALPHA, allowed
 from model.findings import FINDINGS, finding_index
 from model.metrics import Difference, paired_difference, paired_rate_difference
 from model.trigger import Trigger
 
 RESAMPLES = 400
-ALPHA = 0.01
 MATCHED_WITHIN = 0.1
 Floats = NDArray[np.float64]
 
@@ -327,16 +326,12 @@ def matched(
 def tpr(clean: Floats, stamped: Floats, clean_weights: Floats, stamped_weights: Floats) -> float | None:
     """The share of attacks that score over the k-th largest of n negatives, k = ⌊(n + 1)/100⌋: a new negative does so
     in at most 1 %. None for fewer than 99 negatives, of which none can promise that."""
-    if _allowed(len(clean)) < 1:
+    if allowed(len(clean), ALPHA) < 1:
         return None
     order = np.argsort(clean)[::-1]
-    k = max(1, _allowed(clean_weights.sum()))
+    k = max(1, allowed(round(clean_weights.sum()), ALPHA))
     threshold = clean[order][np.searchsorted(np.cumsum(clean_weights[order]), k)]
     return float(stamped_weights @ (stamped > threshold) / stamped_weights.sum())
-
-
-def _allowed(negatives: float) -> int:
-    return math.floor(ALPHA * (negatives + 1) + 1e-9)
 
 
 def _figure(value: float | None) -> str:

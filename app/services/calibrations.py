@@ -19,6 +19,7 @@ from app.services.readings import fingerprint_of
 from app.services.users import Actor
 from app.tables import AnalysisRow, ExaminationRow, InstanceRow, StudyRow
 from model.detector import Calibration, drift, realised_rate_interval
+from model.detector.conformal import allowed
 
 LAST = 500  # radiographs that drift is looked for in
 _STAMPED = "%stamped%"  # the samples' own names
@@ -133,13 +134,12 @@ def preview(calibration: Calibration, alpha: float, recent: Sequence[float], sta
     """What alpha would do. recent, stamped: p-values of radiographs of this worklist."""
     n = calibration.reference.n
     at = replace(calibration, alpha=alpha)
-    allowed = math.floor(alpha * (n + 1) + 1e-9)
     return AlphaPreview(
         alpha=alpha,
         decides=at.decides,
         least=max(1, math.ceil(1 / alpha - 1e-9) - 1),
         score_threshold=at.score_threshold,
-        expected_rate=allowed / (n + 1),
+        expected_rate=allowed(n, alpha) / (n + 1),
         realised_rate=realised_rate_interval(n, alpha),
         recent=len(recent),
         recent_flagged=_flagged(recent, calibration, alpha),

@@ -33,8 +33,17 @@ from model.findings import FINDINGS
 from model.radiograph import Radiograph
 
 _DECIDES_NUMBERS = (
-    *("checkpoint", "detector", "findings", "inference", "network", "preprocess", "radiograph", "saliency", "vision"),
-    *("datasets", "phantom"),  # the donors
+    "checkpoint",
+    "datasets",  # with the phantoms, the donors
+    "detector",
+    "findings",
+    "inference",
+    "network",
+    "phantom",
+    "preprocess",
+    "radiograph",
+    "saliency",
+    "vision",
 )
 
 
