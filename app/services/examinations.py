@@ -6,6 +6,7 @@ A test's outcome is written once: by whoever is first, the worker's job or a req
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,20 @@ def waiting(db: Database, fingerprints: Collection[str], limit: int) -> list[str
     )
     with db.read() as session:
         return list(session.scalars(query))
+
+
+def strongest_first(db: Database, keys: Sequence[str]) -> list[str]:
+    """The same ids, those first whose calls fell furthest in the quick screen, so that the likeliest flag is seen
+    first; then those that are not known, which are none's."""
+
+    def fall(document: str) -> float:
+        flags = [one.flag for one in Analysis.model_validate_json(document).findings if one.flag is not None]
+        return max((flag.screen_fall or 0.0 for flag in flags if flag.state == "screened"), default=0.0)
+
+    with db.read() as session:
+        query = select(AnalysisRow.id, AnalysisRow.document).where(AnalysisRow.id.in_(keys))
+        falls = {row.id: fall(row.document) for row in session.execute(query)}
+    return sorted(keys, key=lambda key: -falls.get(key, -inf))
 
 
 class ExaminationService:

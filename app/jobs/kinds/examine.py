@@ -22,7 +22,7 @@ from app.jobs.context import Context, JobCancelled, StaleAttempt
 from app.jobs.ledger import Job, JobState, Ledger
 from app.services.analyses import AnalysisService
 from app.services.errors import BusyError, passes
-from app.services.examinations import waiting
+from app.services.examinations import strongest_first, waiting
 from app.tables import AnalysisRow
 from model.errors import OverreadError
 
@@ -66,8 +66,10 @@ def request_waiting(ledger: Ledger, fingerprints: Collection[str]) -> list[Job]:
 
 
 def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-    """spec: analyses (ids). Result, in numbers: tested; outdated (of a checkpoint, calibration or code that is no
-    longer there); refused (could not be). Never whose: readers may have to read the study unaided first.
+    """spec: analyses (ids), tested from the one whose call fell furthest in the quick screen.
+
+    Result, in numbers: tested; outdated (of a checkpoint, calibration or code that is no longer there); refused (could
+    not be). Never whose: readers may have to read the study unaided first.
 
     Raises BusyError `not_all_tested` for what the machine had trouble with: the next attempt tests it.
     """
@@ -76,7 +78,7 @@ def run(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
         closing(Database(ctx.settings.resolved_database_url)) as db,
         analysing(ctx.settings, db, _checkpoints(db, keys)) as service,
     ):
-        return _Tests(service, ctx).run(keys)
+        return _Tests(service, ctx).run(strongest_first(db, keys))
 
 
 class _Tests:
