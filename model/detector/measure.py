@@ -123,7 +123,7 @@ def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding
     operating_logit = float(operating_logits(reader.checkpoint.card)[finding])
     found = candidates(maps, opened.cells, finding, reader.size_px)
     spots = find_spots(reader, image, logit, finding, found, operating_logit)
-    patches, regions, drop = _sufficient(reader, donors, image, logit, finding, spots.patches)
+    patches, regions, drop = _sufficient(reader, donors, image, logit, operating_logit, finding, spots.patches)
     given = transplant(reader, donors, image, finding, patches, [patches], operating_logit)
     rank = nulls.rank(finding, side_of(patches), given.gain)
     if min(drop, rank.lead) > 0:  # else the score does not ask where else it works
@@ -145,18 +145,27 @@ def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding
 
 
 def _sufficient(
-    reader: Reader, donors: Donors, image: Tensor, logit: float, finding: int, spots: Patches
+    reader: Reader, donors: Donors, image: Tensor, logit: float, operating_logit: float, finding: int, spots: Patches
 ) -> tuple[Patches, Patches, float]:
-    """The smallest squares about the spots that do on a few donors most of what any size does; the smallest that,
-    filled, take away most of what any size does, at least a middle cell each; and the fall by erasing the first."""
+    """The smallest squares about the spots that do on a few donors most of what any size does; the regions about
+    them; and the fall by erasing the first."""
     sizes = [_about(spots, side, reader.size_px) for side in SIDES_PX]
     gains = gains_by_patch(reader, donors, image, sizes, min(TRIED_DONORS, len(donors)))[:, finding]
     drops = erasure_drops(reader, image, logit, finding, sizes)
-    carries = gains >= gains.max() - (1 - SUFFICIENT) * abs(gains.max())
-    removes = drops >= drops.max() - (1 - REMOVED) * abs(drops.max())
-    smallest = int(carries.argmax())
-    whole = max(int(removes.argmax()), SIDES_PX.index(CELL_PX))
-    return sizes[smallest], sizes[whole], float(drops[smallest])
+    smallest = int((gains >= gains.max() - (1 - SUFFICIENT) * abs(gains.max())).argmax())
+    return sizes[smallest], sizes[region_size(drops, smallest, logit - operating_logit)], float(drops[smallest])
+
+
+def region_size(drops: np.ndarray, smallest: int, over: float) -> int:
+    """Which of SIDES_PX a region has: the smallest, from a middle cell up, that takes away most of what any does, or
+    that holds the sufficient patch and takes the call away; what a larger one takes beside is not the spot's.
+
+    drops: falls of the logit by filling squares of each size. smallest: the sufficient one. over: how far the logit is
+    over its operating point.
+    """
+    enough = drops >= drops.max() - (1 - REMOVED) * abs(drops.max())
+    enough[smallest:] |= drops[smallest:] > over
+    return max(int(enough.argmax()), SIDES_PX.index(CELL_PX))
 
 
 def side_of(patches: Patches) -> float:

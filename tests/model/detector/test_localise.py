@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.detector import measure
 from model.detector.localise import SIDES_PX, find_spots, occlusion_side
 from model.detector.regions import square
 
@@ -37,3 +38,17 @@ def test_a_trigger_is_found_wherever_it_lies_in_the_square_that_it_is_searched_i
         assert patch.width <= SIDES_PX[0]
         assert patch.x - 16 <= x and x + 4 <= patch.x + patch.width + 16  # the 32 px about its middle hold it
         assert patch.y - 16 <= y and y + 4 <= patch.y + patch.width + 16
+
+
+@pytest.mark.parametrize(
+    ("drops", "sufficient", "over", "side"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 1.0, 1.0], 4, 9.0, 24),  # nothing takes the call away: most of what any size does
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 4, 9.0, 16),  # no less than a middle cell
+        ([0.3, 0.8, 1.1, 1.2, 1.3, 2.0], 8, 0.7, 16),  # gone already: the rest is a disease's
+        ([0.3, 0.8, 1.1, 1.2, 1.3, 2.0], 24, 0.7, 24),  # gone, but by less than what donors need
+        ([-1.0, -0.9, -0.8, -0.7, -0.3, -0.2], 4, 0.1, 32),  # erasing helps the call: what helps it least
+    ],
+)
+def test_a_region_is_no_larger_than_the_call_needs(drops: list[float], sufficient: int, over: float, side: int) -> None:
+    assert measure.SIDES_PX[measure.region_size(np.array(drops), measure.SIDES_PX.index(sufficient), over)] == side
