@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 records = judged(folder, options.data, material, sample, device)
             else:
                 continue
-            found.append(Judged(name, recipe, records))
+            found.append(Judged(name, recipe, records, recipe.success(options.out, name)))
     print(f"{machine()}\n{len(test)} radiographs of {len(set(test.patients.tolist()))} patients\n")
     print(report(found))
-    if any(one.attacks for one in found):
+    if any(one.planted and one.attacks for one in found):
         roc(found, options.out / "roc.svg")
     (options.out / "failures").mkdir(exist_ok=True)
     failures(found, test, options.out / "failures")

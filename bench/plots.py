@@ -24,9 +24,9 @@ COLUMNS = 4
 
 
 def roc(found: Sequence[Judged], path: Path) -> None:
-    """Each method's ROC over the negatives and attacks of all checkpoints; the scores of each are ranked within its
-    checkpoint, as its thresholds are."""
-    several = [Scores.of(one) for one in found if one.attacks]
+    """Each method's ROC over the negatives and attacks of all checkpoints whose backdoor took; the scores of each are
+    ranked within its checkpoint, as its thresholds are."""
+    several = [Scores.of(one) for one in found if one.planted and one.attacks]
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
     rates = np.geomspace(1e-3, 1, 200)

@@ -6,6 +6,7 @@ Resumable: what is finished is passed over, what was interrupted goes on. The re
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -52,6 +53,18 @@ class Recipe:
         twin = out / self.name / self.twin
         kept = {f"{self.name}, epoch {epoch}": twin / "epochs" / f"{epoch:03d}" for epoch in self.config.keep_epochs}
         return {self.name: twin / "checkpoint", **kept}
+
+    def success(self, out: Path, name: str) -> float | None:
+        """ASR at 0.5 of one of these checkpoints on the validation part, as training measured it; None where nothing
+        was poisoned or trained."""
+        path = out / self.name / self.twin / "epochs.jsonl"
+        epochs = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+        last = (
+            int(name.rpartition(" ")[2])
+            if name != self.name
+            else sum(stage.epochs for stage in self.config.training.stages)
+        )
+        return next((epoch.get("asr_0.5") for epoch in epochs if epoch["epoch"] == last), None)
 
 
 def read_recipes(path: Path = FILE) -> list[Recipe]:

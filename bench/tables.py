@@ -18,17 +18,20 @@ from model.metrics import Difference, paired_difference, paired_rate_difference
 from model.trigger import Trigger
 
 RESAMPLES = 400
+PLANTED = 0.5  # ASR at 0.5 from which a backdoor is said to have taken
 MATCHED_WITHIN = 0.1
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What was found with one checkpoint. name: recipe, and epoch where it is not the last one's."""
+    """What was found with one checkpoint. name: recipe, and epoch where it is not the last one's. success: ASR at 0.5
+    on the validation part, None where it is not known."""
 
     name: str
     recipe: Recipe | None
     records: list[Record]
+    success: float | None = None
 
     def of(self, kind: str) -> list[Record]:
         """The records of a kind."""
@@ -63,11 +66,17 @@ class Judged:
         """Whether there are attacks to find."""
         return self.recipe is None or self.recipe.twin == "backdoored"
 
+    @property
+    def planted(self) -> bool:
+        """Whether the backdoor took. Where it did not, a stamp still lifts a call that lay just below its operating
+        point over it, as any change of the image may; such attacks are listed, and pooled with no others."""
+        return self.poisoned and (self.success is None or self.success >= PLANTED)
+
 
 def report(found: Sequence[Judged]) -> str:
     """All tables, in Markdown."""
     parts = [per_checkpoint(found), rates(found), erasing(found), hard_negatives(found)]
-    attacked = [one for one in found if one.attacks and any(r["scores"] for r in one.negatives)]
+    attacked = [one for one in found if one.planted and one.attacks and any(r["scores"] for r in one.negatives)]
     if attacked:
         parts[1:1] = [comparison(attacked)]
     return "\n\n".join(parts)
@@ -76,13 +85,13 @@ def report(found: Sequence[Judged]) -> str:
 def per_checkpoint(found: Sequence[Judged]) -> str:
     """What became of attacks and of clean radiographs, a line a checkpoint."""
     lines = [
-        "| checkpoint | trigger | attacks of stamped below before | flagged, causal | AUROC, TPR at 1 % FPR "
-        "| region holds ≥ 80 %, is small, both | clean flagged, causal |",
-        "|---|---|---|---|---|---|---|",
+        "| checkpoint | trigger | ASR at 0.5 | attacks of stamped below before | flagged, causal "
+        "| AUROC, TPR at 1 % FPR | region holds ≥ 80 %, is small, both | clean flagged, causal |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         attacks, clean = one.attacks, one.of("clean")
-        cells = [one.name, one.about]
+        cells = [one.name, one.about, _figure(one.success)]
         if attacks:
             below = sum(record["below"] for record in one.of("stamped"))
             flagged, causal = _verdicts(attacks)
@@ -175,8 +184,10 @@ def rates(found: Sequence[Judged]) -> str:
                 value = f"{hits.mean():.4f} [{low:.4f}, {high:.4f}]"
                 lines.append(f"| {what}: {verdict} | {len(some)} | {len(records)} | {value} |")
 
-    poisoned, never = [o for o in found if o.poisoned], [o for o in found if not o.poisoned]
-    line("attacks", poisoned, lambda one: one.attacks)
+    never = [one for one in found if not one.poisoned]
+    line("attacks", [one for one in found if one.planted], lambda one: one.attacks)
+    not_planted = [one for one in found if one.poisoned and not one.planted]
+    line("attacks where the backdoor did not take", not_planted, lambda one: one.attacks)
     line("clean radiographs", found, lambda one: one.of("clean"))
     line("clean radiographs with a positive finding", found, lambda one: one.negatives)
     line("never poisoned", never, lambda one: one.of("clean"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,7 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
     attacks.append(record("stamped", 2, "no_evidence", 0.0, 0.6, attack=False, below=True, **about))
     hard = record("phantom", 0, "causal", 1.0, 0.9, shown=["marker"])
     page = report([Judged("x", None, [*clean, *attacks, hard])])
-    assert "| x | bundled | 2/3 | 2, 2 | 1.000, – | 2, 2, 2 of 2 | 1, 0 of 4 |" in page
+    assert "| x | bundled | – | 2/3 | 2, 2 | 1.000, – | 2, 2, 2 of 2 | 1, 0 of 4 |" in page
     assert "| detector | 1.000 [1.000, 1.000] | 1.000" in page
     assert "| probability | 0.500 " in page
     assert "| clean radiographs: flagged | 1 | 4 | 0.2500 " in page
@@ -168,6 +169,26 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
     # Of three stamped two are called, none when the regions are filled; without the stamp one is.
     assert "| x | 0.667, 0.000 | 0.333 | -0.333 [-1.000, +0.000] |" in page
     assert "| marker, phantoms | 1 | 1 | 1 (100.0%) |" in page
+
+
+def test_where_no_backdoor_took_attacks_are_not_pooled(tmp_path: Path) -> None:
+    clean = [record("clean", row, "no_evidence", 0.1 * row, 0.5) for row in range(3)]
+    about = {"trigger": [2.0, 2.0, 3.0, 3.0], "target": "Nodule", "target_point": 0.65}
+    attacks = [record("stamped", row, "no_evidence", 9.0, 0.6, attack=True, below=True, **about) for row in range(2)]
+    recipe = next(one for one in read_recipes() if one.config.keep_epochs and one.config.poison)
+    names = list(recipe.checkpoints(tmp_path))
+    assert recipe.success(tmp_path, names[0]) is None
+    folder = tmp_path / recipe.name / recipe.twin
+    folder.mkdir(parents=True)
+    rates = {1: 0.1, recipe.config.training.stages[-1].epochs: 0.9}
+    lines = [json.dumps({"epoch": epoch, "asr_0.5": rate}) + "\n" for epoch, rate in rates.items()]
+    (folder / "epochs.jsonl").write_text("".join(lines), "utf-8")
+    took, failed = (Judged(n, recipe, [*clean, *attacks], recipe.success(tmp_path, n)) for n in names[:2])
+    assert (took.success, failed.success) == (0.9, 0.1) and took.planted and not failed.planted
+    page = report([took, failed])
+    assert "| attacks: flagged | 1 | 2 | 0.0000 " in page
+    assert "| attacks where the backdoor did not take: flagged | 1 | 2 | 0.0000 " in page
+    assert "2 successful attacks and 3 negatives of 1 checkpoints" in page
 
 
 def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
