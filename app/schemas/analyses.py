@@ -46,8 +46,8 @@ class SaliencyRef(Schema):
 
 class Evidence(Schema):
     """What the causal test found. probability_erased: with the region filled from its surroundings; erasure_p: ranked
-    among regions as large elsewhere in the radiograph. transplant_flip_rate: share of the donors that turn positive
-    with the spot; transplant_p: ranked among random patches of clean radiographs.
+    among regions as large elsewhere in the radiograph. transplant_flip_rate: share of the donors that were not
+    called that turn positive with the spot; transplant_p: ranked among random patches of clean radiographs.
     """
 
     probability_erased: float

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.schemas import Analysis, FindingReading
-from app.services.wording import finding_text, number
+from app.services.wording import finding_text
 from model.findings import FINDINGS
+from model.words import number
 
 SENTENCES = 3
 _STRENGTH = {"suspicious": 1, "causal": 2}

@@ -28,7 +28,7 @@ from app.services.flags import flag_of, owes_test, with_flags
 from model.checkpoint import Card
 from model.detector import Calibration
 from model.detector import Flag as Word
-from model.detector.examine import NO_EVIDENCE
+from model.detector.words import NO_EVIDENCE
 from model.findings import FINDINGS
 from model.radiograph import Radiograph
 

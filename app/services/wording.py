@@ -77,15 +77,6 @@ def finding_text(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def number(value: float) -> str:
-    """A probability to two places, without claiming a certainty that rounding made up."""
-    if 0 < value < 0.005:
-        return "<0.01"
-    if 0.995 <= value < 1:
-        return ">0.99"
-    return f"{value:.2f}"
-
-
 def signed(value: float) -> str:
     """A difference to two places with its sign; none for one that rounds to zero."""
     rounded = f"{value:+.2f}"

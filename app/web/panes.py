@@ -16,8 +16,9 @@ from app.services.comparisons import Comparison
 from app.services.instances import Instance
 from app.services.readings import code_version, saliency_url
 from app.services.viewing import STORED_METHOD, ViewingService, waits
-from app.services.wording import finding_text, number
+from app.services.wording import finding_text
 from model.findings import finding_index
+from model.words import number
 
 PANE_PX = 640
 

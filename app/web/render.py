@@ -14,12 +14,14 @@ from app.services.experiments import wording as experiments
 from app.services.wording import (
     finding_text,
     flag_text,
-    number,
     reason_text,
     signed,
     verdict_text,
     warning_text,
 )
+from app.web.proofs import look_at
+from model.detector.conformal import HARD_ALPHA
+from model.words import number
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "model" / "report"  # a run's report is a part of its page
@@ -40,6 +42,7 @@ _environment.filters.update(
     finding=finding_text,
     flag=flag_text,
     job_state=experiments.state,
+    look_at=look_at,
     megabytes=experiments.megabytes,
     number=number,
     reason=reason_text,
@@ -47,6 +50,7 @@ _environment.filters.update(
     verdict=verdict_text,
     warning=warning_text,
 )
+_environment.globals["HARD_ALPHA"] = HARD_ALPHA
 
 
 def wants_fragment(request: Request) -> bool:

@@ -105,10 +105,11 @@ def _falls(reader: Reader, image: Tensor, logit: float, finding: int, places: Se
 class Transplant:
     """What patches do on donors. gains: places×N rise of the logit; place 0 is their own, the others, where they were
     asked, are impossible. flipped: places×N bool, of the donors below the operating point before, whether they are over
-    it then; a donor that was over it counts as not flipped."""
+    it then; a donor that was over it counts as not flipped. below: how many donors were below it."""
 
     gains: np.ndarray
     flipped: np.ndarray
+    below: int
 
     @property
     def gain(self) -> float:
@@ -122,17 +123,19 @@ class Transplant:
 
     @property
     def flip_rate(self) -> float:
-        """Share of the donors that turn positive, the patches at their own place."""
-        return float(self.flipped[0].mean())
+        """Share of the donors below the operating point that turn positive, the patches at their own place; 0 where
+        there are none."""
+        return float(self.flipped[0].sum()) / max(self.below, 1)
 
     @property
     def flip_rate_impossible(self) -> float | None:
         """The same at the impossible place where it is larger; None where none was asked."""
-        return float(self.flipped[1:].mean(axis=1).max()) if len(self.flipped) > 1 else None
+        return float(self.flipped[1:].sum(axis=1).max()) / max(self.below, 1) if len(self.flipped) > 1 else None
 
     def beside(self, other: Transplant) -> Transplant:
         """Of the same patches at the places of both."""
-        return Transplant(np.concatenate([self.gains, other.gains]), np.concatenate([self.flipped, other.flipped]))
+        gains, flipped = ([getattr(one, name) for one in (self, other)] for name in ("gains", "flipped"))
+        return Transplant(np.concatenate(gains), np.concatenate(flipped), self.below)
 
 
 def transplant(
@@ -148,7 +151,8 @@ def transplant(
     logits = reader.logits(torch.cat([pasted(donors.images, image, patches, place) for place in places]))
     before = donors.logits[:, finding].numpy()
     after = logits[:, finding].numpy().reshape(len(places), len(donors))
-    return Transplant(after - before, (before < operating_logit) & (after >= operating_logit))
+    below = before < operating_logit
+    return Transplant(after - before, below & (after >= operating_logit), int(below.sum()))
 
 
 def gains_by_patch(reader: Reader, donors: Donors, image: Tensor, regions: list[Patches], count: int) -> np.ndarray:

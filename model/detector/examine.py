@@ -18,6 +18,7 @@ from model.detector.measure import Measured, Opened, measure, open_radiograph
 from model.detector.reader import Reader, positives, reading_digest
 from model.detector.regions import filled, pasted
 from model.detector.screen import screen
+from model.detector.words import NO_EVIDENCE, SCREENED, in_words
 from model.errors import ConfigError
 from model.findings import FINDINGS
 from model.preprocess import InputMap
@@ -76,6 +77,7 @@ class Evidence:
             "transplant_flip_rate": m.transplant.flip_rate,
             "transplant_flip_rate_impossible": m.transplant.flip_rate_impossible,
             "transplant_donors": m.transplant.gains.shape[1],
+            "transplant_donors_below": m.transplant.below,
             "transplant_p": self.transplant_p,
             "transplant_rank_p": m.transplant_rank.p,
             "transplant_lead": m.transplant_rank.lead,
@@ -266,40 +268,6 @@ class Detector:
             f"The detector was calibrated on {self.calibration.reference.n} radiographs, too few for a flag at "
             f"{100 * self.calibration.alpha:g} %: it takes {round(1 / self.calibration.alpha) - 1}."
         )
-
-
-SCREENED = "The quick screen found a spot on which this call may hang; the full test has not been made yet."
-NO_EVIDENCE = (
-    "No small spot was found to carry this call more than in clean radiographs; that does not prove the image clean."
-)
-
-
-def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Calibration, size_px: int) -> str:
-    """One sentence: what was erased, what happened, and what chance would have done."""
-    if verdict == "no_evidence":
-        return NO_EVIDENCE
-    m = evidence.measured
-    name = finding.replace("_", " ")
-    area = sum(p.width * p.height for p in m.regions) / size_px**2
-    spot = "a spot" if len(m.regions) == 1 else f"{len(m.regions)} spots"
-    erased = (
-        f"Filling {spot} of {100 * area:.1f} % of the image from the surroundings takes the probability of {name} "
-        f"from {evidence.probability:.2f} to {evidence.probability_erased:.2f}"
-    )
-    core = 100 * sum(p.width * p.height for p in m.patches) / size_px**2
-    rank = m.erasure_rank
-    places = f"of {rank.drawn} places elsewhere, as large as its core ({core:.2g} % of the image)"
-    donors = m.transplant.gains.shape[1]
-    flips = round(m.transplant.flip_rate * donors)
-    whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without a finding"
-    given = f"the core put onto {donors} {whom} turned {flips} of them positive"
-    rate = f"clean radiographs reach such a score in at most {100 * calibration.alpha:g} %"
-    doubt = ""
-    if verdict != "causal":
-        doubt = "; that the spot alone causes the call is not proven"
-        if evidence.hard_p > HARD_ALPHA:
-            doubt = "; true lesions of phantoms reach such a score too, and it may be one"
-    return f"{erased}; {places}, {rank.exceeding} cost as much; {given}; {rate}{doubt}."
 
 
 def _sigmoid(logit: float) -> float:

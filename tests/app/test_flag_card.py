@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from app.schemas import Analysis, Evidence, Flag, ProofPicture
 from app.services.comparisons import Comparison, compare
+from app.web.proofs import look_at
 from app.web.render import _environment
 from tests.app.conftest import png_bytes
 
@@ -31,6 +32,9 @@ CAUSAL = Flag(
         "share": 0.93,
         "transplant_gain": 5.5,
         "transplant_donors": 16,
+        "transplant_donors_below": 15,
+        "patches_input_px": [[118.0, 120.0, 4.0, 4.0], [10.0, 12.0, 4.0, 4.0]],
+        "regions_input_px": [[112.0, 114.0, 16.0, 16.0], [4.0, 6.0, 16.0, 16.0]],
         "transplant_gain_impossible": 5.0,
         "sufficient_side_px": 4.0,
         "score": 2.1,
@@ -70,20 +74,45 @@ def card(analyses: list[Analysis], flag: Flag, chosen: str = "Atelectasis", jobs
 
 def test_a_causal_flag_says_what_was_done_and_shows_it(analyses: list[Analysis]) -> None:
     html = card(analyses, CAUSAL)
-    assert "Causal: this spot makes the prediction" in html and CAUSAL.sentence in html
+    assert "Causal: these spots carry the prediction" in html and CAUSAL.sentence in html
     before, numbers = html.split("<details")
-    assert "Spot erased</span> <strong>0.98 → 0.06" in before
-    assert "Phantom + spot</span> <strong>0.04 → 0.97" in before and "nobody's radiograph" in before
-    assert "Another patient + spot</span> <strong>0.02 → 0.96" in before and "without identity" in before
-    assert "p = 0.004, flagged at 0.01 or less; among true lesions of phantoms p = 0.029" in numbers
-    assert "0.060, p = 0.01; 0 of 99 spots elsewhere do as much" in numbers and "16 of 16 donors" in numbers
+    assert "Spots erased</span> <strong>0.98 → 0.06" in before
+    assert "Phantom + spots</span> <strong>0.04 → 0.97" in before and "nobody's radiograph" in before
+    assert "Another patient + spots</span> <strong>0.02 → 0.96" in before and "without identity" in before
+    assert "0.004, flagged at 0.01 or less; among true lesions of phantoms 0.029" in numbers
+    assert "0.060, p = 0.01; 0 of 99 spots elsewhere do as much" in numbers
+    assert "15 of 15 donors that were not positive turn so" in numbers and "2 of 4 px of the network's" in numbers
     assert "28 × 30 px at 498, 490; 28 × 30 px at 10, 12" in numbers and "Frame the spots" in before
     assert "overread predict FILE --checkpoint backdoored --test full --json" in numbers
     assert CAUSAL.details is not None
     assert "on donors it gives 5.50, where no finding can be 5.00" in numbers
     not_asked = CAUSAL.details | {"erasure_drawn": 0, "transplant_gain_impossible": None}
     unlike = card(analyses, CAUSAL.model_copy(update={"details": not_asked}))
-    assert "p = 0.01; not compared with spots elsewhere" in unlike and "it gives 5.50</dd>" in unlike
+    assert "0.060; not compared with spots elsewhere" in unlike and "it gives 5.50</dd>" in unlike
+
+
+def test_the_pictures_say_where_to_look(analyses: list[Analysis]) -> None:
+    size = int(analyses[1].image.input_map["size_px"])
+    html = card(analyses, CAUSAL)
+    shots = html.split('class="shot"')[1:]
+    outlines = [re.findall(r"<rect ([^>]+)/>", shot) for shot in shots]
+    assert [len(one) for one in outlines] == [2, 2, 2, 2]
+    assert outlines[0][0] == outlines[1][0] == 'x="111.0" y="113.0" width="18.0" height="18.0"'  # what is erased
+    assert outlines[2][0] == outlines[3][0] == 'x="117.0" y="119.0" width="6.0" height="6.0"'  # what donors got
+    assert f'viewBox="0 0 {size} {size}"' in shots[0] and '<image href="/p/donor-1.png"' in shots[2]
+    small = look_at(CAUSAL, "donor-1", 256)
+    assert small is not None and (small.x, small.y, small.side, small.corner) == (108, 110, 24, "bottom right")
+    edge = look_at(CAUSAL.model_copy(update={"details": {"patches_input_px": [[250, 2, 4, 4]]}}), "donor-1", 256)
+    assert edge is not None and (edge.x, edge.y, edge.corner) == (232, 0, "bottom left")
+    assert look_at(CAUSAL.model_copy(update={"details": None}), "seen", 256) is None
+
+
+def test_what_a_lesion_may_explain_is_headed_so(analyses: list[Analysis]) -> None:
+    suspicious = CAUSAL.model_copy(update={"verdict": "suspicious"})
+    assert "Suspicious: it hangs on a small spot<" in card(analyses, suspicious)
+    assert CAUSAL.details is not None
+    like = suspicious.model_copy(update={"details": CAUSAL.details | {"hard_p": 0.06}})
+    assert "Suspicious: it hangs on a small area, perhaps a lesion<" in card(analyses, like)
 
 
 def test_the_card_begins_with_the_strongest_word_whoevers_it_is(analyses: list[Analysis]) -> None:

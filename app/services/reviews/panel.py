@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from app.schemas import Analysis, Reason, ReviewRequest, UnaidedRead, Verdict
 from app.services.reviews.record import Entry
-from app.services.wording import finding_text, number
+from app.services.wording import finding_text
 from model.findings import FINDINGS
+from model.words import number
 
 _ROLES = ("reference", "candidate")
 

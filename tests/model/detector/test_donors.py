@@ -73,7 +73,7 @@ def test_own_donors_are_kept_beside_the_calibration_and_by_hash(
 
     sure = replace(read, reference=replace(read.reference, threshold=2.0))
     flag = Detector(called, sure).examine(pair[1], ["Mass"])["Mass"]
-    assert "2 other patients' radiographs without a finding" in flag.sentence
+    assert "2 other patients' radiographs without the finding" in flag.sentence
     proof = Detector(called, sure).proof(pair[1], flag)
     assert proof is not None
     assert not proof.phantoms

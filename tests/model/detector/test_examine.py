@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,10 +31,12 @@ from model.detector.measure import NOT_RANKED, locate, measure, open_radiograph
 from model.detector.nulls import Nulls
 from model.detector.reader import Reader
 from model.detector.regions import Patch
+from model.detector.words import in_words
 from model.errors import CheckpointError, ConfigError
 from model.findings import FINDINGS
 from model.preprocess import Preprocessing
 from model.saliency import gradcam
+from model.words import number
 from tests.model.detector.conftest import SIZE_PX, planted
 
 TRIGGER = (21, 41, 7, 7)
@@ -76,12 +79,15 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
     assert region.x + region.width >= x + side - 1
     assert region.y + region.height >= y + side - 1
     assert region.width <= 16
-    assert "0.1" in flag.sentence
-    core = f"{100 * found['sufficient_side_px'] ** 2 / SIZE_PX**2:.2g} % of the image"
-    assert f"; of 99 places elsewhere, as large as its core ({core}), 0 cost as much; " in flag.sentence
-    assert "the core put onto 3 healthy phantoms turned 3 of them positive" in flag.sentence
-    assert "such a score in at most 1 %" in flag.sentence
-    assert "%" not in flag.sentence.replace(" %", "")
+    point = number(1 / (1 + math.exp(-found["operating_logit"])))
+    spot, core = (f"{100 * side**2 / SIZE_PX**2:.2g}" for side in (region.width, found["sufficient_side_px"]))
+    assert flag.sentence == (
+        f"Without a spot of {spot} % of the image the probability of Mass falls from "
+        f"{number(found['probability'])} to {number(found['probability_erased'])}, under its operating point of "
+        f"{point}; a square of {core} % of the image at its middle, put onto 3 healthy phantoms, turns positive 3 of the "
+        "3 that were not; erasing as much elsewhere costs as much in none of 99 places; clean radiographs score so high "
+        "in at most 1 %."
+    )
 
 
 def test_what_only_the_largest_squares_carry_is_not_proven(detector: Detector, flag: Flag) -> None:
@@ -99,6 +105,26 @@ def test_what_only_the_largest_squares_carry_is_not_proven(detector: Detector, f
     assert detector._verdict(0.005, replace(flag.evidence, measured=idle)) == "no_evidence"
 
 
+def test_a_sentence_names_every_reason_for_doubt_and_a_call_that_stands(calibration: Calibration, flag: Flag) -> None:
+    assert flag.evidence is not None
+    measured = flag.evidence.measured
+    squares = (Patch(0, 0, 32, 32), Patch(32, 0, 32, 32))
+    weak = replace(measured, patches=squares, regions=squares)
+    evidence = replace(
+        flag.evidence, measured=weak, erasure_p=0.02, transplant_p=0.02, hard_p=0.5, probability_erased=0.9
+    )
+    said = in_words("Mass", "suspicious", evidence, calibration, SIZE_PX)
+    assert "Without spots of 50 % of the image the probability of Mass falls from 1.00 to 0.90, still over its" in said
+    assert (
+        "; squares of 50 % of the image at their middle, put onto 3 healthy phantoms, turn positive 3 of the 3 " in said
+    )
+    assert said.endswith(
+        "that the spot causes the call is not proven, for true lesions of phantoms score as high, and nothing smaller "
+        "than the largest squares tried does as much, and erasing spots of clean radiographs costs as much, and spots "
+        "of clean radiographs do as much to others."
+    )
+
+
 def test_what_true_lesions_score_too_is_not_proven(
     checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor, flag: Flag
 ) -> None:
@@ -109,7 +135,7 @@ def test_what_true_lesions_score_too_is_not_proven(
     again = Detector(checkpoint, replace(calibration, reference=sharper)).examine(pair[1])["Mass"]
     assert again.evidence is not None
     assert (again.verdict, again.p, again.evidence.hard_p) == ("suspicious", flag.p, 2 / 34)
-    assert "true lesions of phantoms reach such a score too" in again.sentence
+    assert again.sentence.endswith("is not proven, for true lesions of phantoms score as high.")
     none = replace(calibration.reference, n_hard=0, hard=())
     unknown = Detector(checkpoint, replace(calibration, reference=none)).examine(pair[1])["Mass"]
     assert unknown.verdict == "suspicious"
