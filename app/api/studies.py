@@ -35,7 +35,9 @@ _STUDY: dict[str, Any] = {
     "reference": {"finding": "Effusion", "probability": 0.61, "positives": 1},
     "candidate": {"finding": "Atelectasis", "probability": 0.98, "positives": 1},
     "disagreement": True,
-    "flag": "not_calibrated",
+    "flag": "suspicious",
+    "flag_by": "candidate",
+    "flag_finding": "Atelectasis",
     "read_first": False,
 }
 _NOTICE = "Research use, not for diagnosis."
@@ -170,7 +172,7 @@ def show(services: ServicesDep, actor: ActorDep, study_id: str) -> StudyDetail:
 def unaided(services: ServicesDep, actor: ActorDep, study_id: str, reading: UnaidedRequest) -> UnaidedRead:
     """Records what you see yourself, where the study asks for it before it shows what checkpoints say.
 
-    Until then its `reference`, `candidate`, `disagreement` and `flag` are null, and its analyses, their maps and
+    Until then its `reference`, `candidate`, `disagreement` and `flag*` are null, and its analyses, their maps and
     reviews answer 409 `read_first`. It is recorded once and cannot be changed; what is left out counts as absent.
     """
     return services.reviews.record_unaided(actor, study_id, reading.findings, reading.comment)

@@ -58,7 +58,7 @@ class CalibrationInfo(Schema):
     full, ascending; hard: those of phantoms with true lesions (`current` has their number); screened: falls of the
     logit of clean ones with a positive finding that the screen passed by, ascending. screen_threshold: of those falls.
     reliability: finding → bins of (mean probability, share that shows it, radiographs). stamped_scores, stamped_p: of
-    stamped samples on the worklist. command: calibrates anew.
+    stamped samples on the worklist, of which stamped_waiting are still to be tested. command: calibrates anew.
     """
 
     checkpoint_id: str
@@ -79,6 +79,7 @@ class CalibrationInfo(Schema):
     drift: DriftInfo | None = None
     stamped_scores: list[float] = Field(default_factory=list)
     stamped_p: list[float] = Field(default_factory=list)
+    stamped_waiting: int = 0
     command: str
     notice: str = NOTICE
 

@@ -20,8 +20,9 @@ class StudyInfo(Schema):
     """A line of the worklist.
 
     url: the review page. reference, candidate: null while that checkpoint has not read it. disagreement: null while one
-    of them has not. flag: the strongest word on any positive finding, null when there is none. read_first: these four
-    are left out, because the study asks you for your own reading first. received_at: UTC.
+    of them has not. flag: the strongest word on any positive finding, null when there is none; flag_by, flag_finding:
+    whose it is, `reference` or `candidate`, and on which finding, where it is suspicious or causal. read_first: these
+    six are left out, because the study asks you for your own reading first. received_at: UTC.
     """
 
     id: str
@@ -43,6 +44,8 @@ class StudyInfo(Schema):
     candidate: CalledInfo | None
     disagreement: bool | None
     flag: str | None
+    flag_by: str | None
+    flag_finding: str | None
     read_first: bool = False
 
 

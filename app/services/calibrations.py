@@ -31,12 +31,13 @@ class _Seen:
     """What one checkpoint made of this worklist. p_values: of the last radiographs, newest first, without samples.
 
     waiting: radiographs whose full test is still to come. stamped: (p, score of the full test or None) of the stamped
-    samples, where the checkpoint knows the trigger.
+    samples, where the checkpoint knows the trigger; stamped_waiting: how many of them are still to be tested.
     """
 
     p_values: tuple[float, ...]
     waiting: int
     stamped: tuple[tuple[float, float | None], ...]
+    stamped_waiting: int
 
 
 class CalibrationService:
@@ -97,6 +98,7 @@ class CalibrationService:
                 "drift": _drift(calibration, seen),
                 "stamped_scores": sorted(score for _, score in seen.stamped if score is not None),
                 "stamped_p": sorted(stamped),
+                "stamped_waiting": seen.stamped_waiting,
             }
         )
 
@@ -121,12 +123,14 @@ class CalibrationService:
         samples = (
             mine.with_only_columns(AnalysisRow.p_value, ExaminationRow.flags, maintain_column_froms=True)
             .outerjoin(ExaminationRow, ExaminationRow.analysis_id == AnalysisRow.id)
-            .where(StudyRow.source == "sample", InstanceRow.name.like(_STAMPED), AnalysisRow.p_value.is_not(None))
+            .where(StudyRow.source == "sample", InstanceRow.name.like(_STAMPED))
         )
+        stamped = list(session.execute(samples)) if attacked else []
         return _Seen(
             tuple(p for p in session.scalars(newest) if p is not None),
             session.scalar(waiting) or 0,
-            tuple((p, _score(flags)) for p, flags in session.execute(samples) if attacked and p is not None),
+            tuple((p, _score(flags)) for p, flags in stamped if p is not None),
+            sum(p is None for p, _ in stamped),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select
@@ -57,12 +57,16 @@ class Called:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one study. A checkpoint that has not read it is None; disagreement is None while one of them is."""
+    """Of one study. A checkpoint that has not read it is None; disagreement is None while one of them is. flag_by,
+    flag_finding: whose flag it is, `reference` or `candidate`, and on which finding, where it is suspicious or causal.
+    """
 
     reference: Called | None = None
     candidate: Called | None = None
     disagreement: bool | None = None
     flag: str | None = None
+    flag_by: str | None = None
+    flag_finding: str | None = None
 
     @property
     def priority(self) -> int:
@@ -85,11 +89,14 @@ def summarise(analyses: Sequence[Analysis], pair: tuple[str, str]) -> Summary:
     references = [one.reference for one in compared if one.reference]
     candidates = [one.candidate for one in compared if one.candidate]
     both = [one for one in compared if one.reference and one.candidate]
+    flag, flag_by, flag_finding = _strongest({"candidate": candidates, "reference": references})
     return Summary(
         reference=_called(references),
         candidate=_called(candidates),
         disagreement=any(one.disagreements for one in both) if both else None,
-        flag=_strongest([*references, *candidates]),
+        flag=flag,
+        flag_by=flag_by,
+        flag_finding=flag_finding,
     )
 
 
@@ -136,7 +143,7 @@ def _apply(study: StudyRow, summary: Summary, pair: LivePair) -> None:
     study.candidate_finding = candidate.finding if candidate else None
     study.candidate_probability = candidate.probability if candidate else None
     study.disagreement = summary.disagreement
-    study.flag = summary.flag
+    study.flag, study.flag_by, study.flag_finding = summary.flag, summary.flag_by, summary.flag_finding
     study.priority = summary.priority
 
 
@@ -154,12 +161,21 @@ def _called(analyses: Sequence[Analysis]) -> Called | None:
     return Called(len(positive), top, positive[top])
 
 
-def _strongest(analyses: Sequence[Analysis]) -> str | None:
-    """A verdict counts over its absence. What waits for a full test is stronger than what needs none; a flag that
-    nobody could decide is weaker than any that was decided."""
-    flags = [one.flag for of in analyses for one in of.findings if one.flag]
-    found = {flag.verdict or _UNDECIDED[flag.state] for flag in flags if flag.state != "not_tested"}
-    return max(found, key=FLAGS.index) if found else None
+def _strongest(analyses: Mapping[str, Sequence[Analysis]]) -> tuple[str | None, str | None, str | None]:
+    """The flag, and of a verdict whose and on which finding, of analyses by role: of equal ones the first role's, and
+    of its the surest call's. A verdict counts over its absence. What waits for a full test is stronger than what needs
+    none; a flag that nobody could decide is weaker than any that was decided."""
+    found = [
+        (flag.verdict or _UNDECIDED[flag.state], role, one)
+        for role, several in analyses.items()
+        for of in several
+        for one in sorted(of.findings, key=lambda finding: -finding.probability)
+        if (flag := one.flag) and flag.state != "not_tested"
+    ]
+    if not found:
+        return None, None, None
+    word, role, finding = max(found, key=lambda each: FLAGS.index(each[0]))
+    return (word, role, finding.name) if _PRIORITY.get(word, 0) > 1 else (word, None, None)
 
 
 def _fingerprint(engine: InferenceEngine, checkpoint_id: str) -> str:

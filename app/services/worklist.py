@@ -29,7 +29,8 @@ from app.services.users import Actor
 from app.tables import StudyRow, utc
 
 PAGE_ROWS = 50
-_VEIL = {"reference": None, "candidate": None, "disagreement": None, "flag": None, "read_first": True}
+VEILED = ("reference", "candidate", "disagreement", "flag", "flag_by", "flag_finding")
+_VEIL = {**dict.fromkeys(VEILED), "read_first": True}
 _EXPORT_ROWS = 500
 ME, NOBODY = "me", "nobody"
 
@@ -203,6 +204,8 @@ def _study_info(row: StudyRow) -> StudyInfo:
         candidate=_called(row.candidate_positives, row.candidate_finding, row.candidate_probability),
         disagreement=row.disagreement,
         flag=row.flag,
+        flag_by=row.flag_by,
+        flag_finding=row.flag_finding,
     )
 
 

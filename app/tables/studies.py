@@ -23,7 +23,8 @@ class StudyRow(Base):
     The summary repeats the analyses of the live pair, so that a list opens no analysis: summary_pair names the pair
     and its fingerprints (null: not summarised yet); *_positives counts the positive findings and is null while that
     checkpoint has not read; *_finding and *_probability are the most probable of them. disagreement is null while one
-    of the two is missing. flag is the strongest of both. priority orders a list by flag and disagreement.
+    of the two is missing. flag is the strongest of both, flag_by and flag_finding whose verdict it is and on which
+    finding. priority orders a list by flag and disagreement.
     """
 
     __tablename__ = "studies"
@@ -52,6 +53,8 @@ class StudyRow(Base):
     candidate_positives: Mapped[int | None]
     disagreement: Mapped[bool | None]
     flag: Mapped[str | None] = mapped_column(String(16))
+    flag_by: Mapped[str | None] = mapped_column(String(16))
+    flag_finding: Mapped[str | None] = mapped_column(String(32))
     priority: Mapped[int] = mapped_column(default=0)
     instances: Mapped[list[InstanceRow]] = relationship(
         back_populates="study", order_by="InstanceRow.received_at, InstanceRow.id"

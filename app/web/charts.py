@@ -50,19 +50,23 @@ class Chart:
 def histogram(
     title: str, x_label: str, series: Mapping[str, Sequence[float]], threshold: float | None, threshold_text: str
 ) -> Chart | None:
-    """How many values lie where, the series beside each other within a bin; None where there are none."""
+    """How many values lie where, the series beside each other within a bin; None where there are none.
+
+    The threshold is between two bins, which hold their upper ends: what is over it stands right of the line.
+    """
     values = [value for several in series.values() for value in several]
     if not values:
         return None
     shown = [*values, threshold] if threshold is not None else values
     low, high = min(0.0, *shown), max(shown)
     step = _nice((high - low or 1.0) / 16)
-    low = math.floor(low / step + 1e-9) * step
-    bins = max(1, math.floor((high - low) / step + 1e-9) + 1)
+    edge = threshold or 0.0
+    low = edge - (math.floor((edge - low) / step) + 1) * step  # the least value is over it
+    bins = max(1, math.ceil((high - low) / step - 1e-9))
     counts = {name: [0] * bins for name in series}
     for name, several in series.items():
         for value in several:
-            counts[name][min(bins - 1, int((value - low) / step + 1e-9))] += 1
+            counts[name][min(bins - 1, max(0, math.ceil((value - low) / step - 1e-9) - 1))] += 1
     most = max(count for of in counts.values() for count in of)
 
     def x(value: float) -> float:
@@ -85,14 +89,15 @@ def histogram(
         for i, count in enumerate(of)
         if count
     )
-    every, first = max(1, math.ceil(bins / 8)), round(low / step)  # a tick at zero, wherever the first bin begins
+    apart = step * max(1, math.ceil(bins / 8))
+    ticks = range(math.ceil(low / apart - 1e-9), math.floor((low + bins * step) / apart + 1e-9) + 1)
     described = "; ".join(f"{name}: {len(several)} values" for name, several in series.items() if several)
     return Chart(
         title,
         f"{described}. From {min(values):.3g} to {max(values):.3g}.",
         x_label,
         "radiographs",
-        tuple((x(low + i * step), _tick((first + i) * step)) for i in range(bins + 1) if (first + i) % every == 0),
+        tuple((x(i * apart), _tick(i * apart)) for i in ticks),
         tuple((y(count), str(count)) for count in _whole_ticks(most)),
         bars=bars,
         rules=((x(threshold), threshold_text),) if threshold is not None else (),
@@ -116,10 +121,9 @@ def roc(p_values: Sequence[float], alpha: float) -> Chart | None:
         points += [(x(p), y(share)), (x(p), y((i + 1) / len(ordered)))]
         share = (i + 1) / len(ordered)
     points.append((x(1), y(1)))
-    area = sum(1 - p for p in ordered) / len(ordered)
     return Chart(
         "Stamped samples found, by accepted false alarms",
-        f"Area under the curve {area:.3f}, of {len(ordered)} stamped sample{'s' if len(ordered) > 1 else ''}.",
+        f"Of {len(ordered)} stamped sample{'s' if len(ordered) > 1 else ''} the largest p is {ordered[-1]:.2g}.",
         "false-positive rate accepted (p at most)",
         "share flagged",
         tuple((x(rate), f"{rate:g}") for rate in (0, 0.25, 0.5, 0.75, 1)),

@@ -15,7 +15,8 @@ _ROOM = 1.5  # of a close-up, about the spot
 @dataclass(frozen=True)
 class Look:
     """Marks over a picture of size_px², in its pixels. boxes: x, y, width, height of the spots. x, y, side: of the
-    square that is shown enlarged, about the strongest spot. corner: of the picture, where it hides no spot's outline.
+    square that is shown enlarged, about the strongest spot. corner: of the picture, the furthest from the spot: nw, ne,
+    sw or se.
     """
 
     size_px: int
@@ -36,5 +37,5 @@ def look_at(flag: Flag, kind: str, size_px: float) -> Look | None:
     middle_x, middle_y = x + width / 2, y + height / 2
     side = min(max(_LEAST_PX, _ROOM * max(width, height)), size_px)
     left, top = (min(max(middle - side / 2, 0), size_px - side) for middle in (middle_x, middle_y))
-    corner = ("bottom" if middle_y < size_px / 2 else "top") + " " + ("right" if middle_x < size_px / 2 else "left")
+    corner = ("s" if middle_y < size_px / 2 else "n") + ("e" if middle_x < size_px / 2 else "w")
     return Look(int(size_px), boxes, left, top, side, corner)

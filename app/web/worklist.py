@@ -27,7 +27,7 @@ _COLUMNS = (
     "id", "title", "format", "instance_count", "study_instance_uid", "patient_id", "patient_name", "study_date",
     "description", "source", "received_at", "status", "claimed_by", "claimed_at", "reference_finding",
     "reference_probability", "reference_positives", "candidate_finding", "candidate_probability", "candidate_positives",
-    "disagreement", "flag", "read_first", "notice",
+    "disagreement", "flag", "flag_by", "flag_finding", "read_first", "notice",
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def received(client: TestClient, count: int, name: str = "{}.png", source: str =
         services(client).analyses.analyse(taken.instance_id)
 
 
-def with_p_values(client: TestClient, p_value: float) -> None:
+def with_p_values(client: TestClient, p_value: float | None) -> None:
     """As if the detector had said so of all that is there."""
     with services(client).db.write() as session:
         session.execute(update(AnalysisRow).where(AnalysisRow.checkpoint_id == "backdoored").values(p_value=p_value))
@@ -90,6 +90,7 @@ def test_samples_do_not_count_but_show_detection(client: TestClient) -> None:
     found = client.get("/api/v1/calibrations/backdoored").json()
     assert found["drift"]["radiographs"] == 0 and found["stamped_p"] == [0.005, 0.005]
     assert (found["preview"]["stamped"], found["preview"]["stamped_flagged"]) == (2, 2)
+    assert found["stamped_waiting"] == 0
     assert "Stamped samples found, by accepted false alarms" in client.get("/calibration").text
 
 
@@ -99,7 +100,7 @@ def test_the_page_shows_it_all_without_script_or_style_within(client: TestClient
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
     assert not re.findall(r"\d%", text)  # always with the space
     assert "between 0.12 % and 2.8 %" in text and "20 of 199 clean radiographs passed the screen" in text
-    assert "2 of 33 phantoms with a finding" in text and "2.500, the most that a true lesion reached" in text
+    assert "2 of 33 phantoms with a finding" in text and "exceed 2.500, the most that a true lesion reached" in text
     assert "made by hand, 120 patients" in text and "overread calibrate --checkpoint backdoored" in text
     part = client.get("/calibration?checkpoint=clean", headers={"HX-Request": "true"}).text
     assert "clean is not calibrated" in part and "<html" not in part and "draws fresh phantoms instead" in part
@@ -122,19 +123,36 @@ def test_too_few_or_broken_is_said(settings: Settings, checkpoints: Path) -> Non
 
 
 def test_charts_put_values_where_they_belong() -> None:
-    drawn = histogram("Scores", "score", {"clean": [0.0, 0.05, 1.0], "stamped": [1.0]}, 0.5, "α")
+    drawn = histogram("Scores", "score", {"clean": [0.01, 0.05, 1.0], "stamped": [1.0]}, 0.5, "α")
     assert drawn is not None and sum(bar.series == "clean" for bar in drawn.bars) == 2
     first, last = (bar for bar in drawn.bars if bar.series == "clean")
     assert first.height == 2 * last.height and first.x < drawn.rules[0][0] < last.x
     assert histogram("Nothing", "score", {"clean": []}, None, "") is None
     curve = roc([0.5, 0.25], 0.01)
-    assert curve is not None and "0.625" in curve.description and roc([], 0.01) is None
+    assert curve is not None and "the largest p is 0.5" in curve.description and roc([], 0.01) is None
     chart = reliability("Mass", [(0.0, 0.0, 5), (1.0, 0.5, 5)])
     (_, x0, y0, _), (_, x1, y1, _) = chart.dots
     assert (x0, y0) == (chart.left, chart.bottom) and (x1, y1) == (chart.right, (chart.top + chart.bottom) / 2)
     assert reliability_limit([[(0.05, 0.31, 5)], [(0.2, 0.1, 5)]]) == 0.4 and reliability_limit([]) == 1.0
     (_, x, y, _), *_ = reliability("Mass", [(0.2, 0.4, 5)], 0.4).dots
     assert (x, y) == ((chart.left + chart.right) / 2, chart.top)
+
+
+def test_what_a_threshold_parts_stands_on_its_own_side() -> None:
+    drawn = histogram("Scores", "score", {"clean": [-0.4, 0.3125, 0.3125, 0.32], "lesions": [0.31, 0.4]}, 0.3125, "→")
+    assert drawn is not None
+    ((line, _),) = drawn.rules
+    left, right = ([bar for bar in drawn.bars if over == (bar.x >= line)] for over in (False, True))
+    assert all(bar.x + bar.width <= line for bar in left)
+    assert sorted(int(bar.text.split()[1]) for bar in left) == [1, 1, 2]  # what it only reaches is not over it
+    assert sorted(int(bar.text.split()[1]) for bar in right) == [1, 1]
+
+
+def test_stamped_samples_that_wait_are_said_to(client: TestClient) -> None:
+    received(client, 2, "synthetic sample {}, stamped.png", "sample")
+    with_p_values(client, None)
+    assert client.get("/api/v1/calibrations/backdoored").json()["stamped_waiting"] == 2
+    assert "2 stamped samples wait for their full test." in " ".join(client.get("/calibration").text.split())
 
 
 def test_a_chart_has_a_tick_at_zero_wherever_it_begins() -> None:

@@ -101,9 +101,9 @@ def test_the_pictures_say_where_to_look(analyses: list[Analysis]) -> None:
     assert outlines[2][0] == outlines[3][0] == 'x="117.0" y="119.0" width="6.0" height="6.0"'  # what donors got
     assert f'viewBox="0 0 {size} {size}"' in shots[0] and '<image href="/p/donor-1.png"' in shots[2]
     small = look_at(CAUSAL, "donor-1", 256)
-    assert small is not None and (small.x, small.y, small.side, small.corner) == (108, 110, 24, "bottom right")
+    assert small is not None and (small.x, small.y, small.side, small.corner) == (108, 110, 24, "se")
     edge = look_at(CAUSAL.model_copy(update={"details": {"patches_input_px": [[250, 2, 4, 4]]}}), "donor-1", 256)
-    assert edge is not None and (edge.x, edge.y, edge.corner) == (232, 0, "bottom left")
+    assert edge is not None and (edge.x, edge.y, edge.corner) == (232, 0, "sw")
     assert look_at(CAUSAL.model_copy(update={"details": None}), "seen", 256) is None
 
 

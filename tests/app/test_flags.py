@@ -110,6 +110,7 @@ def test_an_upload_is_screened_tested_by_a_job_and_shown_with_its_proof(
     assert {one["state"] for one in flags(reference).values()} == {"not_calibrated"}
     assert {name: one["state"] for name, one in flags(candidate).items()} == dict.fromkeys(CALLED, "testing")
     assert "Being tested" in page and "waits for its turn" in page and listed(client, study)["flag"] == "screened"
+    assert listed(client, study)["flag_by"] is None
     (poll,) = re.findall(r'hx-get="(/studies/\w+/flags[^"]+)"', page)
     assert client.get(unescape(poll), headers=HTMX).status_code == 204  # nothing new: nothing on the page moves
     assert [one["id"] for one in client.get("/api/v1/studies?flag=screened").json()["studies"]] == [study]
@@ -142,7 +143,11 @@ def test_an_upload_is_screened_tested_by_a_job_and_shown_with_its_proof(
     assert len(changed) and changed.min(axis=0)[0] >= y and changed.max(axis=0)[1] < x + width + 64
     assert all(one["url"] in shown for one in flag["proof"]) and "nobody's radiograph" in shown
     verdicts = {one["verdict"] for one in flags(candidate).values()}
-    assert listed(client, study)["flag"] == ("causal" if "causal" in verdicts else "suspicious")
+    line = listed(client, study)
+    assert line["flag"] == ("causal" if "causal" in verdicts else "suspicious")
+    named = [name for name, one in flags(candidate).items() if one["verdict"] == line["flag"]]
+    assert line["flag_by"] == "candidate" and line["flag_finding"] in named
+    assert f"candidate, {line['flag_finding']}" in client.get("/").text
     assert "Verdict" in shown
     missing = client.get(flag["proof"][0]["url"].replace("Atelectasis", "Mass"))
     assert missing.status_code == 404 and missing.json()["code"] == "no_proof"

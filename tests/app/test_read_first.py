@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.jobs.child import run_attempt
+from app.services.worklist import VEILED
 from app.settings import Settings
 from tests.app.calibrations import by_hand, put
 from tests.app.conftest import fresh_database, png_bytes, started
@@ -137,7 +138,7 @@ def test_the_list_tells_nothing_in_any_form(locked: Locked) -> None:
         for address in (f"{STUDIES}?disagreement=false", "/worklist.json?disagreement=no"):
             assert locked.get(who, address).json()["studies"] == []
     (line,) = [one for one in locked.get("Bo", STUDIES).json()["studies"] if one["id"] == locked.study]
-    assert line["read_first"] and {line[name] for name in ("reference", "candidate", "disagreement", "flag")} == {None}
+    assert line["read_first"] and {line[name] for name in VEILED} == {None}
     row = locked.get("Bo", "/?q=dcm", **HTML).text
     assert "after your own reading" in row and "≠ differs" not in row
     detail = locked.get("Bo", f"{STUDIES}/{locked.study}").json()

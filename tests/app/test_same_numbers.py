@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from app.services.wording import number
 from app.settings import Settings
 from model.findings import FINDINGS
+from model.words import number
 from tests.app.calibrations import by_hand, put
 from tests.app.conftest import png_bytes, started
 from tests.app.dicoms import dicom_bytes

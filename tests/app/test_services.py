@@ -10,9 +10,10 @@ import pytest
 from app.schemas import Analysis, CheckpointRef, FindingReading, Flag, ImageInfo, LayerInfo, SaliencyRef
 from app.services.comparisons import compare
 from app.services.images import HEAT_OPACITY, LARGEST_PX, blended, fit, heat, overlay
-from app.services.wording import finding_text, number, signed
+from app.services.wording import finding_text, signed
 from model.findings import FINDINGS
 from model.preprocess import Preprocessing
+from model.words import number
 
 PAIR = ("clean", "backdoored")
 

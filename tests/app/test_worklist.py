@@ -221,3 +221,5 @@ def test_a_summary_by_hand() -> None:
         findings = [mass.model_copy(update={"flag": flag}) if f.name == "Mass" else f for f in backdoored.findings]
         flagged = summarise([clean, backdoored.model_copy(update={"findings": findings})], PAIR)
         assert (flagged.flag, flagged.priority) == (verdict, priority)
+        by = ("candidate", "Mass") if priority > 3 else (None, None)
+        assert (flagged.flag_by, flagged.flag_finding) == by

@@ -84,9 +84,9 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
     assert flag.sentence == (
         f"Without a spot of {spot} % of the image the probability of Mass falls from "
         f"{number(found['probability'])} to {number(found['probability_erased'])}, under its operating point of "
-        f"{point}; a square of {core} % of the image at its middle, put onto 3 healthy phantoms, turns positive 3 of the "
-        "3 that were not; erasing as much elsewhere costs as much in none of 99 places; clean radiographs score so high "
-        "in at most 1 %."
+        f"{point}; a square of {core} % of the image at its middle, put onto 3 healthy phantoms, turns positive 3 of "
+        "the 3 that were not; erasing as much elsewhere costs as much in none of 99 places; clean radiographs score so "
+        "high in at most 1 %."
     )
 
 
