@@ -156,7 +156,12 @@ def test_what_cannot_go_better_the_next_time_is_not_tried_again(client: TestClie
 
 def test_rest_refuses_what_cannot_be(client: TestClient) -> None:
     assert client.post(f"{API}/calibrations/nobody", json={}).json()["code"] == "unknown_checkpoint"
-    for wanted, code in (({"dataset": "sold"}, "unknown_dataset"), ({"dataset": "gone"}, "bad_dataset")):
+    bad_wishes: list[tuple[dict[str, str], str]] = [
+        ({"dataset": "sold"}, "unknown_dataset"),
+        ({"dataset": "gone"}, "bad_dataset"),
+        ({"donors": "own"}, "no_own_donors"),
+    ]
+    for wanted, code in bad_wishes:
         refused = client.post(f"{API}/calibrations/clean", json=wanted)
         assert (refused.status_code, refused.json()["code"]) == (422, code)
     for bad in ({"images": 0}, {"images": 10**6}, {"donors": "mine"}, {"alpha": 0.5}):

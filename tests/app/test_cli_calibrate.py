@@ -57,6 +57,13 @@ def test_calibrate_says_what_is_wrong(run, small: Path, tmp_path: Path) -> None:
     assert "Data_Entry_2017.csv" in error
     code, _, error = run("calibrate", "--checkpoint", small, "--data", tmp_path, "--phantoms", 2, "--donors", "own")
     assert code == 2
+    assert "no phantoms beside them" in error
+    code, _, error = run("calibrate", "--checkpoint", small, "--donors", "own")
+    assert code == 2
+    assert "patients of --data" in error
+    code, _, error = run("calibrate", "--checkpoint", small, "--phantoms", 2)
+    assert code == 2
+    assert "as --images says" in error
     code, _, error = run("calibrate", "--checkpoint", "nobody")
     assert code == 1
     assert "nobody" in error

@@ -15,7 +15,7 @@ from app.jobs.context import Context, JobCancelled, JobFailed
 from app.jobs.ledger import Job, JobState, Ledger
 from app.schemas import CalibrationRequest
 from app.services.calibrating import Asked, calibrate
-from app.services.errors import ConflictError, UnavailableError
+from app.services.errors import ConflictError, InvalidError, UnavailableError
 from app.services.experiments.compose import without_paths
 from app.services.experiments.datasets import Datasets
 from app.settings import Settings
@@ -40,6 +40,8 @@ def request(
         raise UnavailableError("checkpoint_failed", f"The checkpoint “{listed.id}” cannot be used. {listed.error}")
     if wanted.dataset:
         datasets.to_calibrate_on(wanted.dataset)
+    elif wanted.donors == "own":
+        raise InvalidError("no_own_donors", "Own donors are patients of a data set: name one, or take phantoms.")
     spec = {
         "checkpoint": listed.id,
         "weights_sha256": listed.card.weights_sha256,
