@@ -460,7 +460,7 @@ def test_panes_and_findings_fit_a_small_screen(browser: Any, live_url: str) -> N
 
 
 @pytest.mark.parametrize("maps", [False, True])
-@pytest.mark.parametrize("width", [768, 820, 897, 1180, 1280, 1313])
+@pytest.mark.parametrize("width", [768, 820, 897, 1164, 1280, 1313])
 def test_the_tools_take_two_rows_on_a_tablet_too(browser: Any, live_url: str, width: int, maps: bool) -> None:
     with opened(browser, uploaded(live_url, stepped()), width=width, height=1180, maps=maps) as page:
         for group in page.locator(".viewer .tools").all():
