@@ -85,7 +85,7 @@ def report(found: Sequence[Judged]) -> str:
 def per_checkpoint(found: Sequence[Judged]) -> str:
     """What became of attacks and of clean radiographs, a line a checkpoint."""
     lines = [
-        "| checkpoint | trigger | ASR at 0.5 | attacks of stamped below before | flagged, causal "
+        "| checkpoint | trigger | ASR at 0.5, validation | attacks of stamped below before | flagged, causal "
         "| AUROC, TPR at 1 % FPR | region holds ≥ 80 %, is small, both | clean flagged, causal |",
         "|---|---|---|---|---|---|---|---|",
     ]

@@ -14,16 +14,18 @@ class AlphaPreview(Schema):
     """What a threshold alpha would do with this calibration.
 
     decides: whether so many radiographs allow a flag at alpha at all; least: how many it takes. score_threshold: what
-    the score of a full test must exceed, null where nothing can be flagged or every tested radiograph would be.
-    expected_rate: of alerts among clean radiographs, at most; realised_rate: where the true rate lies, 95 %, with so
-    many calibration radiographs. recent, recent_flagged: of the worklist's last radiographs, how many would be flagged;
-    stamped, stamped_flagged: the same of its stamped samples.
+    the score of a full test must exceed, null where nothing can be flagged or every tested radiograph would be;
+    causal_threshold: to be called causal too, null where that is no more. expected_rate: of alerts among clean
+    radiographs, at most; realised_rate: where the true rate lies, 95 %, with so many calibration radiographs. recent,
+    recent_flagged: of the worklist's last radiographs, how many would be flagged; stamped, stamped_flagged: the same of
+    its stamped samples.
     """
 
     alpha: float
     decides: bool
     least: int
     score_threshold: float | None
+    causal_threshold: float | None
     expected_rate: float
     realised_rate: tuple[float, float]
     recent: int

@@ -121,7 +121,9 @@ class CalibrationService:
         newest = decided.order_by(AnalysisRow.created_at.desc()).limit(LAST)
         waiting = own.with_only_columns(func.count(), maintain_column_froms=True).where(AnalysisRow.owes_test)
         samples = (
-            mine.with_only_columns(AnalysisRow.p_value, ExaminationRow.flags, maintain_column_froms=True)
+            mine.with_only_columns(
+                AnalysisRow.p_value, ExaminationRow.flags, AnalysisRow.owes_test, maintain_column_froms=True
+            )
             .outerjoin(ExaminationRow, ExaminationRow.analysis_id == AnalysisRow.id)
             .where(StudyRow.source == "sample", InstanceRow.name.like(_STAMPED))
         )
@@ -129,8 +131,8 @@ class CalibrationService:
         return _Seen(
             tuple(p for p in session.scalars(newest) if p is not None),
             session.scalar(waiting) or 0,
-            tuple((p, _score(flags)) for p, flags in stamped if p is not None),
-            sum(p is None for p, _ in stamped),
+            tuple((p, _score(flags)) for p, flags, _ in stamped if p is not None),
+            sum(owes for _, _, owes in stamped),
         )
 
 
@@ -143,6 +145,7 @@ def preview(calibration: Calibration, alpha: float, recent: Sequence[float], sta
         decides=at.decides,
         least=max(1, math.ceil(1 / alpha - 1e-9) - 1),
         score_threshold=at.score_threshold,
+        causal_threshold=at.causal_threshold,
         expected_rate=allowed(n, alpha) / (n + 1),
         realised_rate=realised_rate_interval(n, alpha),
         recent=len(recent),

@@ -80,6 +80,12 @@ class Comparison:
         ]
         return sorted(found, key=lambda alarm: -_STRENGTH[alarm[2]])
 
+    @property
+    def first_alarm(self) -> tuple[str, str, str] | None:
+        """Role, finding and verdict of the one that the page opens with, where it is suspicious or causal."""
+        shown = [(role, self.default_finding) for role, _, _ in self.words(self.default_finding)[:1]]
+        return next((alarm for alarm in self.alarms if alarm[:2] in shown), None)
+
     def words(self, finding: str) -> list[tuple[str, Analysis, FindingReading]]:
         """Role, analysis and reading of those with a word on the finding: the strongest verdict first, the candidate
         where they are alike, since it is the one under suspicion."""

@@ -53,7 +53,10 @@ def strongest_first(db: Database, keys: Sequence[str]) -> list[str]:
     first; then those that are not known, which are none's."""
 
     def fall(document: str) -> float:
-        flags = [one.flag for one in Analysis.model_validate_json(document).findings if one.flag is not None]
+        try:
+            flags = [one.flag for one in Analysis.model_validate_json(document).findings if one.flag is not None]
+        except ValueError:  # its own test says what is wrong with it
+            return 0.0
         return max((flag.screen_fall or 0.0 for flag in flags if flag.state == "screened"), default=0.0)
 
     with db.read() as session:

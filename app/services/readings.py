@@ -44,6 +44,7 @@ _DECIDES_NUMBERS = (
     "radiograph",
     "saliency",
     "vision",
+    "words",
 )
 
 

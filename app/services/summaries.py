@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select
@@ -58,7 +58,8 @@ class Called:
 @dataclass(frozen=True)
 class Summary:
     """Of one study. A checkpoint that has not read it is None; disagreement is None while one of them is. flag_by,
-    flag_finding: whose flag it is, `reference` or `candidate`, and on which finding, where it is suspicious or causal.
+    flag_finding: whose flag it is, `reference` or `candidate`, and on which finding, where it is suspicious or causal:
+    the one that the page opens with.
     """
 
     reference: Called | None = None
@@ -89,14 +90,15 @@ def summarise(analyses: Sequence[Analysis], pair: tuple[str, str]) -> Summary:
     references = [one.reference for one in compared if one.reference]
     candidates = [one.candidate for one in compared if one.candidate]
     both = [one for one in compared if one.reference and one.candidate]
-    flag, flag_by, flag_finding = _strongest({"candidate": candidates, "reference": references})
+    alarms = [one.first_alarm for one in compared if one.first_alarm]
+    by, finding, _ = max(alarms, key=lambda alarm: FLAGS.index(alarm[2]), default=(None, None, None))
     return Summary(
         reference=_called(references),
         candidate=_called(candidates),
         disagreement=any(one.disagreements for one in both) if both else None,
-        flag=flag,
-        flag_by=flag_by,
-        flag_finding=flag_finding,
+        flag=_strongest([*references, *candidates]),
+        flag_by=by,
+        flag_finding=finding,
     )
 
 
@@ -161,21 +163,12 @@ def _called(analyses: Sequence[Analysis]) -> Called | None:
     return Called(len(positive), top, positive[top])
 
 
-def _strongest(analyses: Mapping[str, Sequence[Analysis]]) -> tuple[str | None, str | None, str | None]:
-    """The flag, and of a verdict whose and on which finding, of analyses by role: of equal ones the first role's, and
-    of its the surest call's. A verdict counts over its absence. What waits for a full test is stronger than what needs
-    none; a flag that nobody could decide is weaker than any that was decided."""
-    found = [
-        (flag.verdict or _UNDECIDED[flag.state], role, one)
-        for role, several in analyses.items()
-        for of in several
-        for one in sorted(of.findings, key=lambda finding: -finding.probability)
-        if (flag := one.flag) and flag.state != "not_tested"
-    ]
-    if not found:
-        return None, None, None
-    word, role, finding = max(found, key=lambda each: FLAGS.index(each[0]))
-    return (word, role, finding.name) if _PRIORITY.get(word, 0) > 1 else (word, None, None)
+def _strongest(analyses: Sequence[Analysis]) -> str | None:
+    """A verdict counts over its absence. What waits for a full test is stronger than what needs none; a flag that
+    nobody could decide is weaker than any that was decided."""
+    flags = [one.flag for of in analyses for one in of.findings if one.flag]
+    found = {flag.verdict or _UNDECIDED[flag.state] for flag in flags if flag.state != "not_tested"}
+    return max(found, key=FLAGS.index) if found else None
 
 
 def _fingerprint(engine: InferenceEngine, checkpoint_id: str) -> str:

@@ -27,9 +27,10 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     m = evidence.measured
     point = torch.tensor(m.operating_logit).sigmoid().item()
     spot, its, square = ("a spot", "its", "a square") if len(m.patches) == 1 else ("spots", "their", "squares")
+    does = "falls" if evidence.probability_erased < evidence.probability else "goes"
     left = "still over" if evidence.probability_erased >= point else "under"
     erased = (
-        f"Without {spot} of {_share(m.regions, size_px)} the probability of {finding.replace('_', ' ')} falls from "
+        f"Without {spot} of {_share(m.regions, size_px)} the probability of {finding.replace('_', ' ')} {does} from "
         f"{number(evidence.probability)} to {number(evidence.probability_erased)}, {left} its operating point of "
         f"{number(point)}"
     )

@@ -65,6 +65,8 @@ def test_a_threshold_is_previewed_with_the_interval_that_n_allows(client: TestCl
     assert 0 < low < 0.01 < high < 0.03
     strict = client.get("/api/v1/calibrations/backdoored?alpha=0.001").json()["preview"]
     assert not strict["decides"] and strict["least"] == 999 and strict["realised_rate"] == [0, 0]
+    loose = client.get("/api/v1/calibrations/backdoored?alpha=0.1").json()["preview"]
+    assert loose["score_threshold"] == pytest.approx(0.1) and loose["causal_threshold"] == 2.5  # of the same alpha
     page = client.get("/calibration?alpha=0.001").text
     assert "There is no flag at this threshold" in page and "999 radiographs" in page
 
@@ -150,7 +152,10 @@ def test_what_a_threshold_parts_stands_on_its_own_side() -> None:
 
 def test_stamped_samples_that_wait_are_said_to(client: TestClient) -> None:
     received(client, 2, "synthetic sample {}, stamped.png", "sample")
-    with_p_values(client, None)
+    with_p_values(client, None)  # undecided alone is not waiting: too few radiographs may decide nothing
+    assert client.get("/api/v1/calibrations/backdoored").json()["stamped_waiting"] == 0
+    with services(client).db.write() as session:
+        session.execute(update(AnalysisRow).where(AnalysisRow.checkpoint_id == "backdoored").values(owes_test=True))
     assert client.get("/api/v1/calibrations/backdoored").json()["stamped_waiting"] == 2
     assert "2 stamped samples wait for their full test." in " ".join(client.get("/calibration").text.split())
 

@@ -95,16 +95,25 @@ def test_the_pictures_say_where_to_look(analyses: list[Analysis]) -> None:
     size = int(analyses[1].image.input_map["size_px"])
     html = card(analyses, CAUSAL)
     shots = html.split('class="shot"')[1:]
-    outlines = [re.findall(r"<rect ([^>]+)/>", shot) for shot in shots]
-    assert [len(one) for one in outlines] == [2, 2, 2, 2]
-    assert outlines[0][0] == outlines[1][0] == 'x="111.0" y="113.0" width="18.0" height="18.0"'  # what is erased
-    assert outlines[2][0] == outlines[3][0] == 'x="117.0" y="119.0" width="6.0" height="6.0"'  # what donors got
-    assert f'viewBox="0 0 {size} {size}"' in shots[0] and '<image href="/p/donor-1.png"' in shots[2]
+    erased = 'd="M111.0,113.0h18.0v18.0h-18.0zM3.0,5.0h18.0v18.0h-18.0z"'
+    given = 'd="M117.0,119.0h6.0v6.0h-6.0zM9.0,11.0h6.0v6.0h-6.0z"'
+    assert [shot.count(erased) for shot in shots] == [2, 2, 0, 0]  # dark, and light upon it
+    assert [shot.count(given) for shot in shots] == [0, 0, 2, 2]
+    assert f'viewBox="0 0 {size} {size}"' in shots[0]
+    assert all(shot.count('loading="lazy"') == 2 for shot in shots) and shots[2].count('"/p/donor-1.png"') == 2
     small = look_at(CAUSAL, "donor-1", 256)
-    assert small is not None and (small.x, small.y, small.side, small.corner) == (108, 110, 24, "se")
+    assert small is not None and (small.x, small.y, small.side) == (108, 110, 24)
+    assert small.corner == "se"  # not where the other spot is, though that is further from the first
+    crowded = {"patches_input_px": [[120, 120, 8, 8], *([x, y, 8, 8] for x in (2, 240) for y in (2, 240))]}
+    full = look_at(CAUSAL.model_copy(update={"details": crowded}), "donor-1", 256)
+    assert full is not None and full.corner == ""
     edge = look_at(CAUSAL.model_copy(update={"details": {"patches_input_px": [[250, 2, 4, 4]]}}), "donor-1", 256)
     assert edge is not None and (edge.x, edge.y, edge.corner) == (232, 0, "sw")
     assert look_at(CAUSAL.model_copy(update={"details": None}), "seen", 256) is None
+
+
+def test_a_causal_flag_without_regions_is_shown_all_the_same(analyses: list[Analysis]) -> None:
+    assert "this spot carries" in card(analyses, CAUSAL.model_copy(update={"regions_px": None, "region_px": None}))
 
 
 def test_what_a_lesion_may_explain_is_headed_so(analyses: list[Analysis]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy import update
 
 import app.inference.batching
 from app.jobs import JobCancelled, JobState
@@ -27,6 +28,7 @@ from app.jobs.child import run_attempt
 from app.jobs.kinds import examine
 from app.services.analyses import AnalysisService
 from app.services.errors import BusyError
+from app.services.examinations import strongest_first
 from app.services.instances import Instance
 from app.settings import Settings
 from app.tables import AnalysisRow, ExaminationRow, JobRow
@@ -199,10 +201,17 @@ def test_a_job_begins_with_the_likeliest_and_dying_between_two_tests_makes_none_
     studies = [upload(client, seed) for seed in (1, 2)]
     with held.db.read() as session:
         owing = [row.id for row in session.query(AnalysisRow).filter_by(owes_test=True)]
+        whole = {row.id: row.document for row in session.query(AnalysisRow)}
     keys = sorted(owing, key=lambda key: fall(client.get(f"/api/v1/analyses/{key}").json()))
     assert len(keys) == 2 and len(held.jobs.active(examine.KIND)) == 2
     with pytest.raises(MemoryError):
         examine.run({"analyses": keys}, Stopped(calibrated, 1, MemoryError))
+
+    with held.db.write() as session:
+        session.execute(update(AnalysisRow).where(AnalysisRow.id == keys[0]).values(document='{"old": 1}'))
+    assert strongest_first(held.db, [*keys, "nobody"]) == [keys[1], keys[0], "nobody"]  # what is broken breaks no other
+    with held.db.write() as session:
+        session.execute(update(AnalysisRow).where(AnalysisRow.id == keys[0]).values(document=whole[keys[0]]))
 
     def examined() -> dict[str, object]:
         with held.db.read() as session:

@@ -14,16 +14,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.jobs.child import run_attempt
-from app.services.worklist import VEILED
 from app.settings import Settings
+from app.tables import StudyRow
 from tests.app.calibrations import by_hand, put
-from tests.app.conftest import fresh_database, png_bytes, started
+from tests.app.conftest import fresh_database, png_bytes, services, started
 from tests.app.dicoms import dicom_bytes
 from tests.app.test_studies import STUDIES, taken
 
 HTML = {"Accept": "text/html"}
 PASSWORD = "correct horse"
 SECRET = "seen by Ada alone"
+VEILED = ("reference", "candidate", "disagreement", "flag", "flag_by", "flag_finding")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,26 @@ def test_the_list_tells_nothing_in_any_form(locked: Locked) -> None:
     assert "after your own reading" in row and "≠ differs" not in row
     detail = locked.get("Bo", f"{STUDIES}/{locked.study}").json()
     assert detail["candidate"] is None and detail["read_first"] and len(detail["instances"]) == 2
+
+
+def test_whose_flag_it_is_tells_nothing(locked: Locked) -> None:
+    with services(locked.client).db.write() as session:
+        row = session.get(StudyRow, locked.study)
+        assert row is not None
+        row.flag, row.flag_by, row.flag_finding = "causal", "candidate", "Hernia"
+
+    def told(who: str) -> list[str]:
+        """Each way of being told."""
+        lists = [locked.get(who, path).json()["studies"] for path in (STUDIES, "/worklist.json")]
+        lists.append(list(csv.DictReader(io.StringIO(locked.get(who, "/worklist.csv").text))))
+        several = [one for studies in lists for one in studies if one["id"] == locked.study]
+        several.append(locked.get(who, f"{STUDIES}/{locked.study}").json())
+        page = locked.get(who, "/?q=dcm", **HTML).text
+        by = "candidate, Hernia" if "candidate, Hernia" in page else ""
+        return [*(f"{one['flag_by'] or ''}, {one['flag_finding'] or ''}" for one in several), by or ", "]
+
+    assert told("Ada") == ["candidate, Hernia"] * 5
+    assert told("Bo") == [", "] * 5
 
 
 def test_cursor_and_next_tell_nothing(locked: Locked) -> None:
