@@ -52,7 +52,7 @@ def test_a_card_follows_by_itself_and_keeps_the_readers_place(
         assert card.get_attribute("data-flag") == "Effusion"
         assert page.locator("#comment").input_value() == "I am in the middle of"
         assert page.evaluate("document.activeElement.id") == "comment"
-        expect(card.locator(".proof img")).to_have_count(4)
+        expect(card.locator(".proof .shot > img")).to_have_count(4)
         card.locator("[data-show-spot]").click()
         expect(page.locator("[data-pane=radiograph] .region").last).to_have_attribute("d", re.compile("^M.*Z$"))
         card.locator("[data-show-spot]").click()
@@ -74,4 +74,4 @@ def test_without_script_a_reload_shows_it(settings: Settings, checkpoints: Path,
             run_attempt(held.jobs, job.id, job.attempt, settings)
         again.click()
         assert page.get_by_text("Being tested").count() == 0
-        assert page.locator("article.flag:not([hidden]) .proof img").count() == 4
+        assert page.locator("article.flag:not([hidden]) .proof .shot > img").count() == 4
