@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", help="a recipe's name; repeatable (default all)")
     parser.add_argument("--trained", action="store_true", help="train nothing: judge what there is")
     parser.add_argument("--reported", action="store_true", help="judge nothing either: the tables of what is judged")
-    parser.add_argument("--use", default="judge", choices=("judge", "tune"), help="which recipes (default judge)")
+    parser.add_argument(
+        "--use", default="judge", choices=("judge", "tune", "blind"), help="which recipes (default judge)"
+    )
     parser.add_argument("--epochs", default="all", choices=("all", "last", "kept"), help="of a recipe (default all)")
     parser.add_argument("--clean", type=int, default=0, help="at most so many a checkpoint (default all)")
     parser.add_argument("--stamped", type=int, default=0, help="at most so many a checkpoint (default all)")
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sample = Sample(options.clean, options.stamped, options.beside, options.phantoms)
     device = resolve_device(options.device)
     everybody = chestxray14(options.data)
-    test = everybody.part(Part.TEST if options.use == "judge" else Part.VALIDATION)  # who tunes sees nobody of the test
+    test = everybody.part(Part.VALIDATION if options.use == "tune" else Part.TEST)  # who tunes sees nobody of the test
     material = Material(test, everybody.part(Part.TRAINING), options.out / "cache")
     found = []
     for recipe in read_recipes():

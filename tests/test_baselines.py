@@ -256,6 +256,8 @@ def test_recipes_are_what_the_benchmark_promises() -> None:
     assert len({recipe.config.seed for recipe in recipes}) >= 3
     tuned = [recipe.config for recipe in recipes if recipe.use == "tune"]
     assert not {c.trigger for c in tuned} & set(triggers)
+    blind = [recipe.config.trigger for recipe in recipes if recipe.use == "blind"]
+    assert {trigger.kind for trigger in blind if trigger} == {"blend", "frequency"}
 
 
 def test_a_process_that_fails_is_told_of_in_parallel(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
