@@ -74,8 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.epochs not in ("all", "last" if name == recipe.name else "kept"):
                 continue
             path = folder / JUDGED
-            if options.reported:
+            if options.reported and path.is_file():
                 records = list(read_records(path).values())
+            elif options.reported:
+                continue
             elif (folder / "card.json").is_file():
                 print(f"Judging {folder}", file=sys.stderr, flush=True)
                 records = judged(folder, options.data, material, sample, device)

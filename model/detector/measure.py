@@ -157,17 +157,18 @@ def _sufficient(
 
 
 def region_size(drops: np.ndarray, smallest: int, over: float) -> int:
-    """Which of SIDES_PX a region has: the smallest, from a middle cell up, that takes away most of what any does, or
-    that holds the sufficient patch and takes the call away; what a larger one takes beside is not the spot's. Where
-    none does, the one that takes away most.
+    """Which of SIDES_PX a region has: the smallest that holds a middle cell and the sufficient patch and, filled, takes
+    the call away, for what a larger one takes beside is not the spot's. Where none does: that takes away most of what
+    any does.
 
     drops: falls of the logit by filling squares of each size. smallest: the sufficient one. over: how far the logit is
     over its operating point.
     """
-    enough = drops >= drops.max() - (1 - REMOVED) * abs(drops.max())
-    enough[smallest:] |= drops[smallest:] > over
-    cell = SIDES_PX.index(CELL_PX)
-    return cell + int(enough[cell:].argmax() if enough[cell:].any() else drops[cell:].argmax())
+    least = max(smallest, SIDES_PX.index(CELL_PX))
+    several = drops[least:]
+    most = several.max()
+    enough = several > over if most > over else several >= most - (1 - REMOVED) * abs(most)
+    return least + int(enough.argmax())
 
 
 def side_of(patches: Patches) -> float:
