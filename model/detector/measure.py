@@ -153,22 +153,20 @@ def _sufficient(
     gains = gains_by_patch(reader, donors, image, sizes, min(TRIED_DONORS, len(donors)))[:, finding]
     drops = erasure_drops(reader, image, logit, finding, sizes)
     smallest = int((gains >= gains.max() - (1 - SUFFICIENT) * abs(gains.max())).argmax())
-    return sizes[smallest], sizes[region_size(drops, smallest, logit - operating_logit)], float(drops[smallest])
+    return sizes[smallest], sizes[region_size(drops, logit - operating_logit)], float(drops[smallest])
 
 
-def region_size(drops: np.ndarray, smallest: int, over: float) -> int:
-    """Which of SIDES_PX a region has: the smallest that holds a middle cell and the sufficient patch and, filled, takes
-    the call away, for what a larger one takes beside is not the spot's. Where none does: that takes away most of what
-    any does.
+def region_size(drops: np.ndarray, over: float) -> int:
+    """Which of SIDES_PX a region has: the smallest, from a middle cell up, that takes the call away when it is filled,
+    for what a larger one takes beside is not the spot's; where none does, that takes away most of what any does.
 
-    drops: falls of the logit by filling squares of each size. smallest: the sufficient one. over: how far the logit is
-    over its operating point.
+    drops: falls of the logit by filling squares of each size. over: how far the logit is over its operating point.
     """
-    least = max(smallest, SIDES_PX.index(CELL_PX))
-    several = drops[least:]
+    cell = SIDES_PX.index(CELL_PX)
+    several = drops[cell:]
     most = several.max()
     enough = several > over if most > over else several >= most - (1 - REMOVED) * abs(most)
-    return least + int(enough.argmax())
+    return cell + int(enough.argmax())
 
 
 def side_of(patches: Patches) -> float:

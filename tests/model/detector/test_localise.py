@@ -41,17 +41,16 @@ def test_a_trigger_is_found_wherever_it_lies_in_the_square_that_it_is_searched_i
 
 
 @pytest.mark.parametrize(
-    ("drops", "sufficient", "over", "side"),
+    ("drops", "over", "side"),
     [
-        ([0.1, 0.2, 0.3, 0.4, 1.0, 1.0], 4, 9.0, 24),  # nothing takes the call away: most of what any size does
-        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 4, 9.0, 16),  # no less than a middle cell
-        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 24, 9.0, 24),  # nor than what donors need
-        ([0.3, 0.8, 1.1, 1.2, 1.3, 2.0], 8, 0.7, 16),  # gone already: the rest is a disease's
-        ([0.3, 4.0, 7.0, 9.0, 9.9, 10.0], 16, 9.5, 24),  # most is not yet gone
-        ([2.0, 2.0, 2.0, -0.2, 1.9, 1.9], 4, 0.5, 24),  # a middle cell is not enough
-        ([2.0, 2.0, 2.0, -0.2, 0.1, 0.3], 4, 0.5, 32),  # nothing as large is: what does most
-        ([-1.0, -0.9, -0.8, -0.7, -0.3, -0.2], 4, 0.1, 32),  # erasing helps the call: what helps it least
+        ([0.1, 0.2, 0.3, 0.4, 1.0, 1.0], 9.0, 24),  # nothing takes the call away: most of what any size does
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 9.0, 16),  # no less than a middle cell
+        ([0.3, 0.8, 1.1, 1.2, 1.3, 2.0], 0.7, 16),  # gone already: the rest is a disease's
+        ([0.3, 4.0, 7.0, 9.0, 9.9, 10.0], 9.5, 24),  # most is not yet gone
+        ([2.0, 2.0, 2.0, -0.2, 1.9, 1.9], 0.5, 24),  # a middle cell is not enough
+        ([2.0, 2.0, 2.0, -0.2, 0.1, 0.3], 0.5, 32),  # nothing as large is: what does most
+        ([-1.0, -0.9, -0.8, -0.7, -0.3, -0.2], 0.1, 32),  # erasing helps the call: what helps it least
     ],
 )
-def test_a_region_is_no_larger_than_the_call_needs(drops: list[float], sufficient: int, over: float, side: int) -> None:
-    assert measure.SIDES_PX[measure.region_size(np.array(drops), measure.SIDES_PX.index(sufficient), over)] == side
+def test_a_region_is_no_larger_than_the_call_needs(drops: list[float], over: float, side: int) -> None:
+    assert measure.SIDES_PX[measure.region_size(np.array(drops), over)] == side
