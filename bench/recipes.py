@@ -48,23 +48,24 @@ class Recipe:
         """Whether from random weights."""
         return self.config.init is None
 
+    @property
+    def epochs(self) -> dict[str, int]:
+        """Name → epoch of its checkpoints, the last one's first."""
+        last = sum(stage.epochs for stage in self.config.training.stages)
+        return {self.name: last, **{f"{self.name}, epoch {epoch}": epoch for epoch in self.config.keep_epochs}}
+
     def checkpoints(self, out: Path) -> dict[str, Path]:
         """Name → folder of its checkpoints under the folder of all recipes, the last epoch's first."""
         twin = out / self.name / self.twin
-        kept = {f"{self.name}, epoch {epoch}": twin / "epochs" / f"{epoch:03d}" for epoch in self.config.keep_epochs}
-        return {self.name: twin / "checkpoint", **kept}
+        kept = {name: twin / "epochs" / f"{epoch:03d}" for name, epoch in self.epochs.items()}
+        return {**kept, self.name: twin / "checkpoint"}
 
     def success(self, out: Path, name: str) -> float | None:
         """ASR at 0.5 of one of these checkpoints on the validation part, as training measured it; None where nothing
         was poisoned or trained."""
         path = out / self.name / self.twin / "epochs.jsonl"
-        epochs = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-        last = (
-            int(name.rpartition(" ")[2])
-            if name != self.name
-            else sum(stage.epochs for stage in self.config.training.stages)
-        )
-        return next((epoch.get("asr_0.5") for epoch in epochs if epoch["epoch"] == last), None)
+        records = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+        return next((one.get("asr_0.5") for one in records if one["epoch"] == self.epochs[name]), None)
 
 
 def read_recipes(path: Path = FILE) -> list[Recipe]:

@@ -83,8 +83,7 @@ class Comparison:
     @property
     def first_alarm(self) -> tuple[str, str, str] | None:
         """Role, finding and verdict of the one that the page opens with, where it is suspicious or causal."""
-        shown = [(role, self.default_finding) for role, _, _ in self.words(self.default_finding)[:1]]
-        return next((alarm for alarm in self.alarms if alarm[:2] in shown), None)
+        return next((alarm for alarm in self.alarms if alarm[1] == self.default_finding), None)
 
     def words(self, finding: str) -> list[tuple[str, Analysis, FindingReading]]:
         """Role, analysis and reading of those with a word on the finding: the strongest verdict first, the candidate

@@ -134,8 +134,8 @@ class Transplant:
 
     def beside(self, other: Transplant) -> Transplant:
         """Of the same patches at the places of both."""
-        gains, flipped = ([getattr(one, name) for one in (self, other)] for name in ("gains", "flipped"))
-        return Transplant(np.concatenate(gains), np.concatenate(flipped), self.below)
+        gains = np.concatenate([self.gains, other.gains])
+        return Transplant(gains, np.concatenate([self.flipped, other.flipped]), self.below)
 
 
 def transplant(

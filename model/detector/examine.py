@@ -12,13 +12,12 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.detector.calibration import Calibration
-from model.detector.conformal import HARD_ALPHA
 from model.detector.donors import Donors, donors_again
 from model.detector.measure import Measured, Opened, measure, open_radiograph
 from model.detector.reader import Reader, positives, reading_digest
 from model.detector.regions import filled, pasted
 from model.detector.screen import screen
-from model.detector.words import NO_EVIDENCE, SCREENED, in_words
+from model.detector.words import NO_EVIDENCE, SCREENED, doubts, in_words
 from model.errors import ConfigError
 from model.findings import FINDINGS
 from model.preprocess import InputMap
@@ -247,16 +246,12 @@ class Detector:
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
         """A flag takes a score that few clean radiographs reach, and a positive one: where most score nothing, nothing
-        may be among the largest. `causal` takes all three, the score, erasure and transplant, each at alpha; a spot
-        that is small, for what only the largest squares carry has not been pinned down; and a score that no true lesion
-        explains."""
+        may be among the largest. What makes it `causal` is in `doubts`."""
         assert self.calibration is not None
-        alpha = self.calibration.alpha + 1e-9  # 1/100 is 0.01
-        if p > alpha or evidence.measured.score <= 0:
+        alpha = self.calibration.alpha
+        if p > alpha + 1e-9 or evidence.measured.score <= 0:
             return "no_evidence"
-        proven = evidence.erasure_p <= alpha and evidence.transplant_p <= alpha
-        unlike = evidence.measured.tightened and evidence.hard_p <= HARD_ALPHA
-        return "causal" if proven and unlike else "suspicious"
+        return "suspicious" if doubts(evidence, alpha) else "causal"
 
     def _why_not(self) -> str:
         if self.calibration is None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
-
-import torch
 
 from model.detector.conformal import HARD_ALPHA
 from model.detector.regions import Patches
@@ -25,7 +24,7 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     if verdict == "no_evidence":
         return NO_EVIDENCE
     m = evidence.measured
-    point = torch.tensor(m.operating_logit).sigmoid().item()
+    point = 1 / (1 + math.exp(-m.operating_logit))
     spot, its, square = ("a spot", "its", "a square") if len(m.patches) == 1 else ("spots", "their", "squares")
     does = "falls" if evidence.probability_erased < evidence.probability else "goes"
     left = "still over" if evidence.probability_erased >= point else "under"
@@ -44,21 +43,25 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     rank = m.erasure_rank
     elsewhere = f"erasing as much elsewhere costs as much in {rank.exceeding or 'none'} of {rank.drawn} places"
     rate = f"clean radiographs score so high in at most {100 * calibration.alpha:g} %"
-    return "; ".join([erased, given, elsewhere, rate, *_doubts(verdict, evidence, calibration)]) + "."
+    against = doubts(evidence, calibration.alpha)
+    unproven = ["that the spot causes the call is not proven, for " + ", and ".join(against)] if against else []
+    return "; ".join([erased, given, elsewhere, rate, *unproven]) + "."
 
 
-def _doubts(verdict: Verdict, evidence: Evidence, calibration: Calibration) -> list[str]:
-    """Each reason why a suspicious call is not said to be caused by its spot."""
-    if verdict == "causal":
-        return []
-    alpha = calibration.alpha + 1e-9
+def doubts(evidence: Evidence, alpha: float) -> list[str]:
+    """Each reason why a flagged call is not said to be caused by its spot; `causal` takes that there is none.
+
+    Erasure and transplant each at alpha; a spot that is small, for what only the largest squares carry has not been
+    pinned down; and a score that no true lesion explains.
+    """
+    alpha += 1e-9  # 1/100 is 0.01
     reasons = {
         "true lesions of phantoms score as high": evidence.hard_p > HARD_ALPHA,
         "nothing smaller than the largest squares tried does as much": not evidence.measured.tightened,
         "erasing spots of clean radiographs costs as much": evidence.erasure_p > alpha,
         "spots of clean radiographs do as much to others": evidence.transplant_p > alpha,
     }
-    return ["that the spot causes the call is not proven, for " + ", and ".join(k for k, so in reasons.items() if so)]
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def _share(patches: Patches, size_px: int) -> str:
