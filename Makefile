@@ -13,13 +13,14 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 # Behind a proxy with a certificate of its own, uv must trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup serve test test-postgres lint bench bench-detector soak lock clean
+.PHONY: help setup serve test test-postgres lint bench bench-detector bench-kept soak lock clean
 
 help:
 	@echo "make serve   the dashboard at http://127.0.0.1:8000 (research use, not for diagnosis)"
 	@echo "make test    the whole suite        make lint   ruff and mypy"
 	@echo "make bench   ratios, side by side   make setup  the installing part alone"
 	@echo "make bench-detector   trains, calibrates and judges what the detector is judged on (hours, resumable)"
+	@echo "make bench-kept       the tables of what was judged, from the records in bench/judged (seconds)"
 	@echo "make soak    kills server and worker at random, and counts (long)"
 
 setup: $(STAMP)
@@ -57,6 +58,9 @@ OUT ?= runs/detector
 JOBS ?= 1
 bench-detector: setup
 	$(BIN)/python -m bench.detector --data $(DATA) --out $(OUT) --jobs $(JOBS)
+
+bench-kept: setup
+	$(BIN)/python -m bench.detector --data $(DATA) --kept
 
 soak: setup
 	$(BIN)/python -m bench.soak

@@ -13,19 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from bench.judging import JUDGED, Material, Record, Sample, judge, read_records
+from bench.kept import read_kept
 from bench.machine import machine
 from bench.plots import failures, roc
-from bench.recipes import read_recipes, train
+from bench.recipes import Recipe, read_recipes, train
 from bench.tables import Judged, report
 from model.checkpoint import BUNDLED, load_checkpoint
-from model.datasets import Part, chestxray14, phantoms
+from model.datasets import Part, Radiographs, chestxray14, phantoms
 from model.detector import Detector, fit_calibration, read_calibration, reading_digest, write_calibration
 from model.errors import OverreadError
 from model.network import resolve_device
@@ -36,10 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.detector", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder in ChestX-ray14's layout")
-    parser.add_argument("--out", type=Path, required=True, help="folder of runs, calibrations and judgements")
+    parser.add_argument("--out", type=Path, help="folder of runs, calibrations and judgements; of pictures with --kept")
     parser.add_argument("--only", action="append", help="a recipe's name; repeatable (default all)")
     parser.add_argument("--trained", action="store_true", help="train nothing: judge what there is")
     parser.add_argument("--reported", action="store_true", help="judge nothing either: the tables of what is judged")
+    parser.add_argument("--kept", action="store_true", help="the tables of the records that the repository keeps")
     parser.add_argument(
         "--use", default="judge", choices=("judge", "tune", "blind"), help="which recipes (default judge)"
     )
@@ -51,46 +53,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--phantoms", type=int, default=400, help="fresh phantoms, for hard negatives")
     parser.add_argument("--jobs", type=int, default=1, help="recipes at once, each in a process of its own (default 1)")
     options = parser.parse_args(argv)
-    if options.jobs > 1 and not options.reported:
+    if not (options.out or options.kept):
+        parser.error("--out is needed, but for --kept")
+    if options.jobs > 1 and not (options.reported or options.kept):
         chosen = [r.name for r in read_recipes() if r.use == options.use and r.name in (options.only or [r.name])]
         same = ("data", "out", "use", "epochs", "clean", "stamped", "beside", "phantoms", "device")
         arguments = [part for key in same for part in (f"--{key}", str(getattr(options, key)))]
         if not in_parallel([*arguments, *(["--trained"] if options.trained else [])], chosen, options.jobs):
             return 1
         options.reported = True
-    sample = Sample(options.clean, options.stamped, options.beside, options.phantoms)
-    device = resolve_device(options.device)
     everybody = chestxray14(options.data)
     test = everybody.part(Part.VALIDATION if options.use == "tune" else Part.TEST)  # who tunes sees nobody of the test
-    material = Material(test, everybody.part(Part.TRAINING), options.out / "cache")
-    found = []
+    found = list(_found(options, everybody, test))
+    about = "Records that are kept" if options.kept else machine()
+    print(f"{about}\n{len(test)} radiographs of {len(set(test.patients.tolist()))} patients\n")
+    print(report(found))
+    if options.out:
+        (options.out / "failures").mkdir(parents=True, exist_ok=True)
+        if any(one.planted and one.attacks for one in found):
+            roc(found, options.out / "roc.svg")
+        failures(found, test, options.out / "failures")
+    return 0
+
+
+def _found(options: argparse.Namespace, everybody: Radiographs, test: Radiographs) -> Iterator[Judged]:
+    """What is judged of each checkpoint that was asked for; trained and judged first, where that is asked."""
     for recipe in read_recipes():
         if recipe.use != options.use or (options.only and recipe.name not in options.only):
             continue
+        names = [name for name in recipe.epochs if options.epochs in ("all", _which(recipe, name))]
+        if options.kept:
+            yield from filter(None, (read_kept(name, recipe, test) for name in names))
+            continue
         if not (options.trained or options.reported):
             print(f"Training {recipe.name}", file=sys.stderr, flush=True)
-            train(recipe, options.out, options.data, device)
-        for name, folder in recipe.checkpoints(options.out).items():
-            if options.epochs not in ("all", "last" if name == recipe.name else "kept"):
-                continue
-            path = folder / JUDGED
-            if options.reported and path.is_file():
-                records = list(read_records(path).values())
-            elif options.reported:
-                continue
+            train(recipe, options.out, options.data, resolve_device(options.device))
+        for name in names:
+            folder = recipe.checkpoints(options.out)[name]
+            if options.reported:
+                records = list(read_records(folder / JUDGED).values())
             elif (folder / "card.json").is_file():
                 print(f"Judging {folder}", file=sys.stderr, flush=True)
-                records = judged(folder, options.data, material, sample, device)
+                sample = Sample(options.clean, options.stamped, options.beside, options.phantoms)
+                material = Material(test, everybody.part(Part.TRAINING), options.out / "cache")
+                records = judged(folder, options.data, material, sample, resolve_device(options.device))
             else:
                 continue
-            found.append(Judged(name, recipe, records, recipe.success(options.out, name)))
-    print(f"{machine()}\n{len(test)} radiographs of {len(set(test.patients.tolist()))} patients\n")
-    print(report(found))
-    if any(one.planted and one.attacks for one in found):
-        roc(found, options.out / "roc.svg")
-    (options.out / "failures").mkdir(exist_ok=True)
-    failures(found, test, options.out / "failures")
-    return 0
+            if records:
+                yield Judged(name, recipe, records, recipe.success(options.out, name))
+
+
+def _which(recipe: Recipe, name: str) -> str:
+    return "last" if name == recipe.name else "kept"
 
 
 def in_parallel(arguments: Sequence[str], names: Sequence[str], jobs: int) -> bool:

@@ -90,6 +90,7 @@ def _recipe(table: dict[str, Any]) -> Recipe:
                 "max_lr": MAX_LR,
                 "weight_decay": 0.05,
                 "augmentation": AUGMENTATION,
+                "precision": "bfloat16",  # on a CPU as on a GPU
                 "stages": [{"size_px": SIZE_PX, "epochs": table["epochs"]}],
             },
         }

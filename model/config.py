@@ -14,7 +14,7 @@ from model.errors import ConfigError, OverreadError
 from model.losses import LossName
 from model.poison import PoisonSpec
 from model.preprocess import Preprocessing
-from model.training import Augmentation, Stage, TrainingConfig
+from model.training import Augmentation, Precision, Stage, TrainingConfig
 from model.trigger import Trigger
 
 PRESETS = Path(__file__).parent / "presets"
@@ -61,6 +61,7 @@ class TrainingTable(_Strict):
     weight_decay: float = 0.01
     augmentation: Augmentation = Augmentation()
     checkpoint_s: float = 120.0
+    precision: Precision = "auto"
     loss: LossName = "binary"
 
 
@@ -117,7 +118,9 @@ class ExperimentConfig(_Strict):
     def training_config(self) -> TrainingConfig:
         """The twins' configuration for `fit`."""
         t = self.training
-        return TrainingConfig(t.stages, t.max_lr, t.weight_decay, t.augmentation, self.seed, t.checkpoint_s)
+        return TrainingConfig(
+            t.stages, t.max_lr, t.weight_decay, t.augmentation, self.seed, t.checkpoint_s, t.precision
+        )
 
     def to_toml(self) -> str:
         """A document that `load_config` reads back as an equal configuration."""

@@ -2,7 +2,7 @@
 
 A dense layer of torchvision first copies what all layers before it made, side by side, and normalises the output of its
 first convolution in a pass of its own. Here each layer writes beside what is there, and that norm is part of the
-convolution, which is a product of matrices. The logits are the same but for rounding.
+convolution. The logits are the same but for rounding.
 """
 
 from __future__ import annotations
@@ -57,8 +57,6 @@ class _Layer(nn.Module):
 
     scale: Tensor
     shift: Tensor
-    weight: Tensor
-    bias: Tensor
 
     def __init__(self, layer: TorchvisionLayer) -> None:
         super().__init__()
@@ -67,14 +65,12 @@ class _Layer(nn.Module):
         narrow = fuse_conv_bn_eval(layer.conv1, layer.norm2)
         self.register_buffer("scale", scale)
         self.register_buffer("shift", norm.bias - norm.running_mean * scale)
-        self.register_buffer("weight", narrow.weight.flatten(1).T.contiguous())
-        self.register_buffer("bias", narrow.bias.detach())
+        self.narrow = narrow.to(memory_format=torch.channels_last)
         self.conv: nn.Conv2d = layer.conv2
         self.growth = self.conv.out_channels
 
     def forward(self, pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """pixels: n·h·w×C. shape: n, h, w. Gives n×growth×h×w."""
         active = torch.addcmul(self.shift, pixels, self.scale).relu_()
-        narrow = torch.addmm(self.bias, active, self.weight).relu_()
-        grown: Tensor = self.conv(narrow.view(*shape, -1).permute(0, 3, 1, 2))
+        grown: Tensor = self.conv(self.narrow(active.view(*shape, -1).permute(0, 3, 1, 2)).relu_())
         return grown

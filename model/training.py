@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from model.trigger import Trigger, at_size
 from model.vision import DenseNet
 
 _STATE_VERSION = 1
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Augmentation:
 @dataclass(frozen=True)
 class TrainingConfig:
     """stages: progressive resizing, in order. max_lr: the peak of the one-cycle. checkpoint_s: seconds between saved
-    states (one is always saved at the end of an epoch)."""
+    states (one is always saved at the end of an epoch). precision: of the activations; `auto` is bfloat16 on a GPU and
+    float32 on a CPU, where bfloat16 is twice as fast if the processor has instructions for it, and slow if not."""
 
     stages: tuple[Stage, ...]
     max_lr: float = 1e-3
@@ -65,6 +67,7 @@ class TrainingConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     checkpoint_s: float = 120.0
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if not self.stages or any(s.epochs < 1 or s.batch_size < 2 or s.size_px < 32 for s in self.stages):
@@ -131,7 +134,7 @@ def fit(
     Raises TrainingError `not_finite`, `cancelled` (the state is saved), `disk_full`, `other_state`, `bad_state`.
     """
     device = torch.device(device)
-    half = device.type == "cuda"
+    half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     network = network.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
     plan = [
         (epoch, stage, len(data.view.rows) // stage.batch_size)
@@ -142,7 +145,7 @@ def fit(
     steps = sum(batches for _, _, batches in plan)
     optimiser = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.max_lr, fused=True)
     schedule = _one_cycle(optimiser, config.max_lr, steps)
-    identity = repr((asdict(config), len(data.view.rows), data.view.labels.sum().item()))
+    identity = repr((_identity(config), len(data.view.rows), data.view.labels.sum().item()))
     done = 0
     losses: list[float] = []
     if state_path and state_path.is_file():
@@ -157,7 +160,7 @@ def fit(
         step += first
         losses = losses if first else []
         for inputs, labels in _batches(data, stage, config, epoch, first, batches, device):
-            with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 logits = network(inputs)
             loss = loss_of(logits.float(), labels)
             value = loss.item()
@@ -191,6 +194,12 @@ def fit(
         if step < steps and cancelled and cancelled():
             raise _stopped(step, steps)
     return network.eval().requires_grad_(False)
+
+
+def _identity(config: TrainingConfig) -> dict[str, Any]:
+    """What a saved state is bound to; `auto` is left out, as in states from before precision could be chosen."""
+    fields = asdict(config)
+    return {name: value for name, value in fields.items() if (name, value) != ("precision", "auto")}
 
 
 def _one_cycle(optimiser: torch.optim.Optimizer, max_lr: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,14 @@ from bench.baselines import (
 )
 from bench.detector import in_parallel
 from bench.judging import Material, Sample, covers, judge
+from bench.kept import KEPT, keep, kept_path, read_kept
 from bench.recipes import read_recipes
 from bench.tables import Judged, auroc, matched, report, tpr
 from model.checkpoint import Card, Checkpoint
 from model.datasets import Part, phantoms
 from model.detector import Detector, Plan, fit_calibration
 from model.detector.reader import Reader
+from model.errors import DataError
 from model.findings import FINDINGS
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.preprocess import Preprocessing
@@ -189,6 +193,43 @@ def test_where_no_backdoor_took_attacks_are_not_pooled(tmp_path: Path) -> None:
     assert "| attacks: flagged | 1 | 2 | 0.0000 " in page
     assert "| attacks where the backdoor did not take: flagged | 1 | 2 | 0.0000 " in page
     assert "2 successful attacks and 3 negatives of 1 checkpoints" in page
+
+
+def test_kept_records_are_those_that_were_judged_and_hold_nothing_of_the_data(tmp_path: Path) -> None:
+    test = phantoms(3, 5509, 64, Part.TEST)
+    mine = [
+        {"patient": int(test.patients[row]), "labels": [FINDINGS[i] for i in np.flatnonzero(test.labels[row])]}
+        for row in range(3)
+    ]
+    clean = [record("clean", row, "no_evidence", 0.1 * row, 0.5) | mine[row] for row in range(3)]
+    hard = record("phantom", 1, "causal", 1.0, 0.9, shown=["marker"])
+    recipe = next(one for one in read_recipes() if one.config.keep_epochs)
+    name = list(recipe.epochs)[1]
+    path = keep(Judged(name, recipe, [*clean, hard], 0.7), test, tmp_path)
+    assert path == kept_path(name, tmp_path) and "," not in path.name
+    lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert not any({"patient", "labels"} & line.keys() for line in lines if line.get("kind") == "clean")
+    found = read_kept(name, recipe, test, tmp_path)
+    assert found is not None and (found.name, found.success) == (name, 0.7)
+    assert found.records == [*clean, hard]
+    assert read_kept("never-3", recipe, test, tmp_path) is None
+    other = replace(recipe, config=recipe.config.model_copy(update={"seed": 1}))
+    assert read_kept(name, other, test, tmp_path) is None  # the recipe has changed since
+    for read in (
+        lambda: read_kept(name, recipe, test.take([0, 1]), tmp_path),
+        lambda: keep(found, test.take([2, 1, 0])),
+    ):
+        with pytest.raises(DataError) as refused:
+            read()
+        assert refused.value.code == "other_data"
+
+
+def test_what_the_repository_keeps_is_of_the_recipes_it_has() -> None:
+    known = {kept_path(name).name: recipe for recipe in read_recipes() for name in recipe.epochs}
+    for path in KEPT.glob("*"):
+        about, *records = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+        assert about["recipe"] == known[path.name].config.model_dump(mode="json")
+        assert not any({"patient", "labels"} & one.keys() for one in records if one["kind"] != "phantom")
 
 
 def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:

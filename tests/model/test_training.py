@@ -63,6 +63,21 @@ def test_a_stopped_and_resumed_training_ends_in_the_same_weights(data, tmp_path,
     assert told[stop_after - 1].worked + told[-1].worked == pytest.approx(1)
 
 
+def test_bfloat16_is_near_float32_and_what_auto_saved_before_it_could_be_chosen_goes_on(data, tmp_path):
+    told = {"float32": [], "bfloat16": []}
+    whole, half = (fit(build_network(1), data, replace(CONFIG, precision=p), report=told[p].append) for p in told)
+    assert same(whole, fit(build_network(1), data, CONFIG))  # on a CPU
+    assert not same(whole, half)
+    first, other = (losses[0].loss for losses in told.values())
+    assert first != other and first == pytest.approx(other, rel=0.02)
+    with pytest.raises(TrainingError):
+        fit(build_network(1), data, CONFIG, state_path=tmp_path / "state.pt", cancelled=lambda: True)
+    assert "precision" not in torch.load(tmp_path / "state.pt", weights_only=True)["identity"]
+    with pytest.raises(TrainingError) as refused:
+        fit(build_network(1), data, replace(CONFIG, precision="bfloat16"), state_path=tmp_path / "state.pt")
+    assert refused.value.code == "other_state"
+
+
 def test_a_state_of_another_training_is_not_taken(data, tmp_path):
     with pytest.raises(TrainingError):
         fit(build_network(1), data, CONFIG, state_path=tmp_path / "state.pt", cancelled=lambda: True)
