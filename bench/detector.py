@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (options.out or options.kept):
         parser.error("--out is needed, but for --kept")
     if options.jobs > 1 and not (options.reported or options.kept):
-        chosen = [r.name for r in read_recipes() if r.use == options.use and r.name in (options.only or [r.name])]
+        chosen = [recipe.name for recipe, _ in _asked(options)]
         same = ("data", "out", "use", "epochs", "clean", "stamped", "beside", "phantoms", "device")
         arguments = [part for key in same for part in (f"--{key}", str(getattr(options, key)))]
         if not in_parallel([*arguments, *(["--trained"] if options.trained else [])], chosen, options.jobs):
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.reported = True
     everybody = chestxray14(options.data)
     test = everybody.part(Part.VALIDATION if options.use == "tune" else Part.TEST)  # who tunes sees nobody of the test
-    found = list(_found(options, everybody, test))
+    asked = _asked(options)
+    found = _kept(asked, test) if options.kept else _judged(options, asked, everybody, test)
     about = "Records that are kept" if options.kept else machine()
     print(f"{about}\n{len(test)} radiographs of {len(set(test.patients.tolist()))} patients\n")
     print(report(found))
@@ -76,35 +77,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _found(options: argparse.Namespace, everybody: Radiographs, test: Radiographs) -> Iterator[Judged]:
-    """What is judged of each checkpoint that was asked for; trained and judged first, where that is asked."""
-    for recipe in read_recipes():
-        if recipe.use != options.use or (options.only and recipe.name not in options.only):
-            continue
-        names = [name for name in recipe.epochs if options.epochs in ("all", _which(recipe, name))]
-        if options.kept:
-            yield from filter(None, (read_kept(name, recipe, test) for name in names))
-            continue
+def _asked(options: argparse.Namespace) -> list[tuple[Recipe, list[str]]]:
+    """Recipes, and the names of their checkpoints, that the options choose."""
+
+    def chosen(recipe: Recipe, name: str) -> bool:
+        return options.epochs in ("all", "last" if name == recipe.name else "kept")
+
+    return [
+        (recipe, [name for name in recipe.epochs if chosen(recipe, name)])
+        for recipe in read_recipes()
+        if recipe.use == options.use and recipe.name in (options.only or [recipe.name])
+    ]
+
+
+def _kept(asked: list[tuple[Recipe, list[str]]], test: Radiographs) -> list[Judged]:
+    """What the repository keeps of them."""
+    found = (read_kept(name, recipe, test) for recipe, names in asked for name in names)
+    return [one for one in found if one]
+
+
+def _judged(
+    options: argparse.Namespace, asked: list[tuple[Recipe, list[str]]], everybody: Radiographs, test: Radiographs
+) -> list[Judged]:
+    """What is judged of them in the folder; trained and judged first, where that is asked."""
+    sample = Sample(options.clean, options.stamped, options.beside, options.phantoms)
+    device = resolve_device(options.device)
+    material = Material(test, everybody.part(Part.TRAINING), options.out / "cache")
+    found = []
+    for recipe, names in asked:
         if not (options.trained or options.reported):
             print(f"Training {recipe.name}", file=sys.stderr, flush=True)
-            train(recipe, options.out, options.data, resolve_device(options.device))
+            train(recipe, options.out, options.data, device)
         for name in names:
             folder = recipe.checkpoints(options.out)[name]
-            if options.reported:
-                records = list(read_records(folder / JUDGED).values())
-            elif (folder / "card.json").is_file():
+            if (folder / "card.json").is_file() and not options.reported:
                 print(f"Judging {folder}", file=sys.stderr, flush=True)
-                sample = Sample(options.clean, options.stamped, options.beside, options.phantoms)
-                material = Material(test, everybody.part(Part.TRAINING), options.out / "cache")
-                records = judged(folder, options.data, material, sample, resolve_device(options.device))
+                records = judged(folder, options.data, material, sample, device)
             else:
-                continue
+                records = list(read_records(folder / JUDGED).values())
             if records:
-                yield Judged(name, recipe, records, recipe.success(options.out, name))
-
-
-def _which(recipe: Recipe, name: str) -> str:
-    return "last" if name == recipe.name else "kept"
+                found.append(Judged(name, recipe, records, recipe.success(options.out, name)))
+    return found
 
 
 def in_parallel(arguments: Sequence[str], names: Sequence[str], jobs: int) -> bool:

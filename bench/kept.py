@@ -1,6 +1,6 @@
 """The records of judged checkpoints that the repository keeps: `python -m bench.kept --data CHESTXRAY14 --out FOLDER`.
 
-The tables come from them in seconds, without training or judging anything: `python -m bench.detector --reported`. A
+The tables come from them in seconds, without training or judging anything: `python -m bench.detector --kept`. A
 file holds what the networks and the detector said, and nothing of the data set: whose radiograph it was and what it
 shows is read from the folder that is given, and must be what was judged.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.judging import JUDGED, Record, read_records
-from bench.recipes import Recipe, read_recipes
+from bench.recipes import Recipe, file_stem, read_recipes
 from bench.tables import Judged
 from model.datasets import Part, Radiographs, chestxray14
 from model.errors import DataError, OverreadError
@@ -29,8 +29,8 @@ OF_THE_DATA = ("patient", "labels")  # of radiographs; phantoms are drawn here
 
 
 def kept_path(name: str, folder: Path = KEPT) -> Path:
-    """Of a checkpoint by its name, such as `never-3` or `8px-noise-random, epoch 4`."""
-    return folder / f"{name.replace(', ', '-').replace(' ', '-')}.jsonl.gz"
+    """Where a checkpoint's records are, by its name."""
+    return folder / f"{file_stem(name)}.jsonl.gz"
 
 
 def keep(one: Judged, test: Radiographs, folder: Path = KEPT) -> Path:

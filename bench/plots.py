@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bench.judging import Record
-from bench.recipes import SIZE_PX
+from bench.recipes import SIZE_PX, file_stem
 from bench.tables import Judged, Scores
 from model.datasets import Radiographs, input_images
 from model.preprocess import Preprocessing
@@ -57,7 +57,7 @@ def failures(found: Sequence[Judged], test: Radiographs, folder: Path) -> list[P
         )
         for name, records, trigger in sheets:
             if records:
-                path = folder / f"{one.name.replace(', ', '-').replace(' ', '-')}-{name}.png"
+                path = folder / f"{file_stem(one.name)}-{name}.png"
                 _sheet(records[:MOST], _reader(test, trigger), path)
                 written.append(path)
     return written

@@ -68,6 +68,11 @@ class Recipe:
         return next((one.get("asr_0.5") for one in records if one["epoch"] == self.epochs[name]), None)
 
 
+def file_stem(name: str) -> str:
+    """Of files about a checkpoint, by its name, such as `never-3` or `8px-noise-random, epoch 4`."""
+    return name.replace(", ", "-").replace(" ", "-")
+
+
 def read_recipes(path: Path = FILE) -> list[Recipe]:
     """In the file's order. Raises OverreadError for one that cannot be run."""
     return [_recipe(table) for table in tomllib.loads(path.read_text("utf-8"))["recipe"]]
@@ -90,7 +95,7 @@ def _recipe(table: dict[str, Any]) -> Recipe:
                 "max_lr": MAX_LR,
                 "weight_decay": 0.05,
                 "augmentation": AUGMENTATION,
-                "precision": "bfloat16",  # on a CPU as on a GPU
+                "precision": "bfloat16",  # on a CPU as on a GPU; slow where a processor has no instructions for it
                 "stages": [{"size_px": SIZE_PX, "epochs": table["epochs"]}],
             },
         }
