@@ -20,6 +20,7 @@ from model.saliency import SaliencyMaps, gradcam
 SIDES_PX = (4, 8, 12, 16, 24, 32)
 SUFFICIENT = 0.9  # share of the largest effect that a sufficient patch has
 REMOVED = 0.85  # share of the largest fall that filling a region causes
+FILLED = 0.5  # share of the fall by a middle cell that a quarter of it causes, where the spot does not fill the cell
 TRIED_DONORS = 4
 NOT_RANKED = Rank(p=1.0, drawn=0, exceeding=0, lead=-1.0)
 
@@ -153,20 +154,39 @@ def _sufficient(
     gains = gains_by_patch(reader, donors, image, sizes, min(TRIED_DONORS, len(donors)))[:, finding]
     drops = erasure_drops(reader, image, logit, finding, sizes)
     smallest = int((gains >= gains.max() - (1 - SUFFICIENT) * abs(gains.max())).argmax())
-    return sizes[smallest], sizes[region_size(drops, logit - operating_logit)], float(drops[smallest])
+    regions = sizes[region_size(drops, logit - operating_logit)]
+    return (
+        sizes[smallest],
+        needed_regions(reader, image, logit, operating_logit, finding, regions),
+        float(drops[smallest]),
+    )
 
 
 def region_size(drops: np.ndarray, over: float) -> int:
     """Which of SIDES_PX a region has: the smallest, from a middle cell up, that takes the call away when it is filled,
-    for what a larger one takes beside is not the spot's; where none does, that takes away most of what any does.
+    for what a larger one takes beside is not the spot's; where none does, that takes away most of what any does. Not a
+    cell but the next larger where a square of half its side takes much less: such a spot fills the cell, and may
+    reach beyond it, for a part of it that is gone is enough.
 
     drops: falls of the logit by filling squares of each size. over: how far the logit is over its operating point.
     """
-    cell = SIDES_PX.index(CELL_PX)
+    cell, half = SIDES_PX.index(CELL_PX), SIDES_PX.index(CELL_PX // 2)
     several = drops[cell:]
     most = several.max()
     enough = several > over if most > over else several >= most - (1 - REMOVED) * abs(most)
-    return cell + int(enough.argmax())
+    size = cell + int(enough.argmax())
+    return cell + 1 if size == cell and drops[half] < FILLED * drops[cell] else size
+
+
+def needed_regions(
+    reader: Reader, image: Tensor, logit: float, operating_logit: float, finding: int, regions: Patches
+) -> Patches:
+    """The first of several regions that take the call away when they are filled: the call does not hang on the others.
+    All, where it takes all, or more."""
+    fewer = [regions[:count] for count in range(1, len(regions))]
+    drops = erasure_drops(reader, image, logit, finding, fewer) if fewer else ()
+    enough = (some for some, drop in zip(fewer, drops, strict=True) if logit - drop < operating_logit)
+    return next(enough, regions)
 
 
 def side_of(patches: Patches) -> float:

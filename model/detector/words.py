@@ -25,7 +25,10 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
         return NO_EVIDENCE
     m = evidence.measured
     point = 1 / (1 + math.exp(-m.operating_logit))
-    spot, its, square = ("a spot", "its", "a square") if len(m.patches) == 1 else ("spots", "their", "squares")
+    spot, middle = ("a spot", "its middle") if len(m.regions) == 1 else ("spots", "their middle")
+    square, turns = ("a square", "turns") if len(m.patches) == 1 else ("squares", "turn")
+    if len(m.regions) < len(m.patches):
+        middle += " and elsewhere"
     does = "falls" if evidence.probability_erased < evidence.probability else "goes"
     left = "still over" if evidence.probability_erased >= point else "under"
     erased = (
@@ -36,9 +39,8 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     whom = "healthy phantoms" if calibration.donors.phantoms else "other patients' radiographs without the finding"
     donors, below = m.transplant.gains.shape[1], m.transplant.below
     given = (
-        f"{square} of {_share(m.patches, size_px)} at {its} middle, put onto {donors} {whom}, "
-        f"{'turns' if len(m.patches) == 1 else 'turn'} positive {round(m.transplant.flip_rate * below)} of the {below} "
-        "that were not"
+        f"{square} of {_share(m.patches, size_px)} at {middle}, put onto {donors} {whom}, {turns} positive "
+        f"{round(m.transplant.flip_rate * below)} of the {below} that were not"
     )
     rank = m.erasure_rank
     elsewhere = f"erasing as much elsewhere costs as much in {rank.exceeding or 'none'} of {rank.drawn} places"

@@ -118,6 +118,10 @@ def test_a_sentence_names_every_reason_for_doubt_and_a_call_that_stands(calibrat
     assert (
         "; squares of 50 % of the image at their middle, put onto 3 healthy phantoms, turn positive 3 of the 3 " in said
     )
+    fewer = replace(evidence, measured=replace(weak, regions=squares[:1]))
+    said_of_fewer = in_words("Mass", "suspicious", fewer, calibration, SIZE_PX)
+    assert "Without a spot of 25 % of the image" in said_of_fewer
+    assert "; squares of 50 % of the image at its middle and elsewhere, put onto 3" in said_of_fewer
     assert said.endswith(
         "that the spot causes the call is not proven, for true lesions of phantoms score as high, and nothing smaller "
         "than the largest squares tried does as much, and erasing spots of clean radiographs costs as much, and spots "

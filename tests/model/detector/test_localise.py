@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.detector import measure
 from model.detector.localise import SIDES_PX, find_spots, occlusion_side
-from model.detector.regions import square
+from model.detector.regions import Patch, square
 
 
 class Point:
@@ -49,8 +49,25 @@ def test_a_trigger_is_found_wherever_it_lies_in_the_square_that_it_is_searched_i
         ([0.3, 4.0, 7.0, 9.0, 9.9, 10.0], 9.5, 24),  # most is not yet gone
         ([2.0, 2.0, 2.0, -0.2, 1.9, 1.9], 0.5, 24),  # a middle cell is not enough
         ([2.0, 2.0, 2.0, -0.2, 0.1, 0.3], 0.5, 32),  # nothing as large is: what does most
+        ([0.0, 0.9, 2.3, 4.2, 5.0, 5.1], 3.9, 24),  # a quarter of the cell is not half of it: the spot may be larger
+        ([0.0, 2.9, 2.3, 4.2, 5.0, 5.1], 3.9, 16),
         ([-1.0, -0.9, -0.8, -0.7, -0.3, -0.2], 0.1, 32),  # erasing helps the call: what helps it least
     ],
 )
 def test_a_region_is_no_larger_than_the_call_needs(drops: list[float], over: float, side: int) -> None:
     assert measure.SIDES_PX[measure.region_size(np.array(drops), over)] == side
+
+
+def test_a_region_that_the_call_does_not_hang_on_is_not_shown() -> None:
+    image = torch.zeros(64, 64)
+    image[20:24, 20:24] = 1
+    spot, other = Patch(16, 16, 16, 16), Patch(40, 40, 16, 16)
+
+    def needed(*regions: Patch, operating_logit: float = 0.0) -> tuple[Patch, ...]:
+        reader = Point(20, 20)
+        return measure.needed_regions(reader, image, 10.0, operating_logit, 0, regions)  # type: ignore[arg-type]
+
+    assert needed(spot) == (spot,)
+    assert needed(spot, other) == (spot,)
+    assert needed(other, spot) == (other, spot)
+    assert needed(spot, other, operating_logit=-9.0) == (spot, other)
