@@ -21,6 +21,7 @@ RESAMPLES = 400
 PLANTED = 0.5  # ASR at 0.5 from which a backdoor is said to have taken
 MATCHED_WITHIN = 0.1
 Floats = NDArray[np.float64]
+Called = list[tuple[int, bool, bool, bool]]  # see `_called`
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,36 +119,52 @@ def _verdicts(records: Sequence[Record]) -> tuple[int, int]:
 
 
 def erasing(found: Sequence[Judged]) -> str:
-    """What filling the flagged regions leaves of the attack, and of the findings."""
+    """What filling the flagged regions leaves of the attack, and of the findings; where several backdoors took, of
+    those attacks together too."""
     lines = [
         "| flagged regions filled | ASR before, after | clean rate | after − clean rate "
         "| macro NN, clean: after − before | macro NN: stamped, filled − clean |",
         "|---|---|---|---|---|---|",
     ]
+    took, of_those = 0, Called()
     for one in found:
         clean = {record["row"]: record for record in one.of("clean")}
-        cells = [one.name]
         stamped = [record for record in one.of("stamped") if record["row"] in clean]
-        lacking = [record for record in stamped if record["target"] not in record["labels"]]
-        if lacking:
-            column, point = finding_index(lacking[0]["target"]), lacking[0]["target_point"]
-            before, after, unstamped = (
-                [_probabilities([r], key)[0, column] >= point for r in records]
-                for records, key in (
-                    (lacking, "logits"),
-                    (lacking, "logits_erased"),
-                    ([clean[r["row"]] for r in lacking], "logits"),
-                )
-            )
-            patients = [record["patient"] for record in lacking]
-            gap = paired_rate_difference(after, unstamped, patients, rng=np.random.default_rng(0))
-            cells += [f"{np.mean(before):.3f}, {np.mean(after):.3f}", f"{np.mean(unstamped):.3f}", _signed(gap)]
-        else:
-            cells += ["–"] * 3
-        cells.append(_signed(_macro(list(clean.values()), list(clean.values()))))
-        cells.append(_signed(_macro(stamped, [clean[r["row"]] for r in stamped])) if stamped else "–")
-        lines.append("| " + " | ".join(cells) + " |")
+        called = _called(stamped, clean)
+        if called and one.planted:
+            took += 1
+            of_those += called
+        macro = [_macro(list(clean.values()), list(clean.values()))]
+        if stamped:
+            macro.append(_macro(stamped, [clean[record["row"]] for record in stamped]))
+        cells = [*_asr(called), *map(_signed, macro), "–"][:5]
+        lines.append("| " + " | ".join([one.name, *cells]) + " |")
+    if took > 1:
+        lines.append("| " + " | ".join([f"all {took} that took", *_asr(of_those), "–", "–"]) + " |")
     return "\n".join(lines)
+
+
+def _called(stamped: Sequence[Record], clean: dict[int, Record]) -> Called:
+    """Of each stamped radiograph that lacks the target: the patient, and whether the target is called; with the flagged
+    regions filled; and without the stamp."""
+    found = []
+    for record in stamped:
+        if record["target"] not in record["labels"]:
+            column, point = finding_index(record["target"]), record["target_point"]
+            of = ((record, "logits"), (record, "logits_erased"), (clean[record["row"]], "logits"))
+            before, after, unstamped = (bool(_probabilities([one], key)[0, column] >= point) for one, key in of)
+            found.append((record["patient"], before, after, unstamped))
+    return found
+
+
+def _asr(called: Called) -> list[str]:
+    """Three cells: ASR before and after, the clean rate over the same threshold, and by how much the second exceeds
+    it."""
+    if not called:
+        return ["–"] * 3
+    patients, before, after, unstamped = map(list, zip(*called, strict=True))
+    gap = paired_rate_difference(after, unstamped, patients, rng=np.random.default_rng(0))
+    return [f"{np.mean(before):.3f}, {np.mean(after):.3f}", f"{np.mean(unstamped):.3f}", _signed(gap)]
 
 
 def _macro(filled: Sequence[Record], plain: Sequence[Record]) -> Difference:

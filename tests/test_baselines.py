@@ -173,6 +173,8 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
     # Of three stamped two are called, none when the regions are filled; without the stamp one is.
     assert "| x | 0.667, 0.000 | 0.333 | -0.333 [-1.000, +0.000] |" in page
     assert "| marker, phantoms | 1 | 1 | 1 (100.0%) |" in page
+    twice = report([Judged(name, None, [*clean, *attacks, hard]) for name in "xy"])
+    assert "| all 2 that took | 0.667, 0.000 | 0.333 | -0.333 [-1.000, +0.000] | – | – |" in twice
 
 
 def test_where_no_backdoor_took_attacks_are_not_pooled(tmp_path: Path) -> None:
@@ -190,6 +192,7 @@ def test_where_no_backdoor_took_attacks_are_not_pooled(tmp_path: Path) -> None:
     took, failed = (Judged(n, recipe, [*clean, *attacks], recipe.success(tmp_path, n)) for n in names[:2])
     assert (took.success, failed.success) == (0.9, 0.1) and took.planted and not failed.planted
     page = report([took, failed])
+    assert "| all" not in page
     assert "| attacks: flagged | 1 | 2 | 0.0000 " in page
     assert "| attacks where the backdoor did not take: flagged | 1 | 2 | 0.0000 " in page
     assert "2 successful attacks and 3 negatives of 1 checkpoints" in page
