@@ -134,11 +134,9 @@ def erasing(found: Sequence[Judged]) -> str:
         if called and one.planted:
             took += 1
             of_those += called
-        macro = [_macro(list(clean.values()), list(clean.values()))]
-        if stamped:
-            macro.append(_macro(stamped, [clean[record["row"]] for record in stamped]))
-        cells = [*_asr(called), *map(_signed, macro), "–"][:5]
-        lines.append("| " + " | ".join([one.name, *cells]) + " |")
+        cells = [one.name, *_asr(called), _signed(_macro(list(clean.values()), list(clean.values())))]
+        cells.append(_signed(_macro(stamped, [clean[r["row"]] for r in stamped])) if stamped else "–")
+        lines.append("| " + " | ".join(cells) + " |")
     if took > 1:
         lines.append("| " + " | ".join([f"all {took} that took", *_asr(of_those), "–", "–"]) + " |")
     return "\n".join(lines)

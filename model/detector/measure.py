@@ -165,8 +165,8 @@ def _sufficient(
 def region_size(drops: np.ndarray, over: float) -> int:
     """Which of SIDES_PX a region has: the smallest, from a middle cell up, that takes the call away when it is filled,
     for what a larger one takes beside is not the spot's; where none does, that takes away most of what any does. Not a
-    cell but the next larger where a square of half its side takes much less: such a spot fills the cell, and may
-    reach beyond it, for a part of it that is gone is enough.
+    cell but the next larger, where that does as well, if a square of half the cell's side takes much less: such a spot
+    fills the cell, and may reach beyond it, for a part of it that is gone is enough.
 
     drops: falls of the logit by filling squares of each size. over: how far the logit is over its operating point.
     """
@@ -174,8 +174,9 @@ def region_size(drops: np.ndarray, over: float) -> int:
     several = drops[cell:]
     most = several.max()
     enough = several > over if most > over else several >= most - (1 - REMOVED) * abs(most)
-    size = cell + int(enough.argmax())
-    return cell + 1 if size == cell and drops[half] < FILLED * drops[cell] else size
+    if enough[0] and enough[1] and drops[half] < FILLED * drops[cell]:
+        return cell + 1
+    return cell + int(enough.argmax())
 
 
 def needed_regions(

@@ -51,6 +51,7 @@ def test_a_trigger_is_found_wherever_it_lies_in_the_square_that_it_is_searched_i
         ([2.0, 2.0, 2.0, -0.2, 0.1, 0.3], 0.5, 32),  # nothing as large is: what does most
         ([0.0, 0.9, 2.3, 4.2, 5.0, 5.1], 3.9, 24),  # a quarter of the cell is not half of it: the spot may be larger
         ([0.0, 2.9, 2.3, 4.2, 5.0, 5.1], 3.9, 16),
+        ([0.0, 0.9, 2.3, 4.2, 3.8, 5.1], 3.9, 16),  # the next larger would let the call stand
         ([-1.0, -0.9, -0.8, -0.7, -0.3, -0.2], 0.1, 32),  # erasing helps the call: what helps it least
     ],
 )
