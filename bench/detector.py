@@ -27,7 +27,7 @@ from bench.recipes import Recipe, read_recipes, train
 from bench.tables import Judged, report
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.datasets import Part, Radiographs, chestxray14, phantoms
-from model.detector import Detector, fit_calibration, read_calibration, reading_digest, write_calibration
+from model.detector import Detector, Plan, fit_calibration, read_calibration, reading_digest, write_calibration
 from model.errors import OverreadError
 from model.network import resolve_device
 from model.saliency import gradcam
@@ -168,7 +168,8 @@ def judged(folder: Path, data: Path, material: Material, sample: Sample, device:
     bound = checkpoint.card.weights_sha256, reading_digest(checkpoint.card)
     if read_calibration([folder], *bound) is None:
         radiographs = chestxray14(data).part(Part.CALIBRATION)
-        write_calibration(folder, fit_calibration(checkpoint, radiographs, data=data.resolve().name))
+        plan = Plan(own_donors=True)  # as `overread calibrate --data` has them
+        write_calibration(folder, fit_calibration(checkpoint, radiographs, plan, data=data.resolve().name))
     calibration = read_calibration([folder], *bound)
     return judge(Detector(checkpoint, calibration), material, sample, folder / JUDGED)
 

@@ -91,7 +91,8 @@ class Flag:
 
     state: `not_calibrated`; `screened`, when the screen asks for a full test that has not been made; `final`. verdict:
     None until decided. p: conformal, small is suspicious, None where not calibrated or not yet tested. fall: of the
-    logit in the screen. evidence: of the full test, None where the screen decided. sentence: for a radiologist.
+    logit in the screen, in standard deviations of clean radiographs' logits. evidence: of the full test, None where
+    the screen decided. sentence: for a radiologist.
     """
 
     finding: str
@@ -173,7 +174,7 @@ class Detector:
         if self.calibration is None or not self.calibration.decides:
             falls = np.where(positive, 0.0, -np.inf)
         else:
-            falls = screen(self.checkpoint.network, maps, positive)
+            falls = screen(self.checkpoint.network, maps, positive) / self.calibration.nulls.spread
         return [
             {FINDINGS[f]: self._screened(int(f), float(row[f])) for f in np.flatnonzero(chosen)}
             for row, chosen in zip(falls, positive, strict=True)

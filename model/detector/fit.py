@@ -84,10 +84,12 @@ def fit_calibration(
         chosen = donors.choose_donors(reader, plan.donor_seed, plan.donor_pool, plan.donor_count)
     digest = digest_of(radiographs.names, [image.tobytes() for image in images])
     greys = torch.from_numpy(images)
-    falls, probabilities = _screen_all(reader, greys, say)
+    falls, logits = _screen_all(reader, greys, say)
+    spread = nulls.spread_of(logits)
+    falls /= spread
     threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_tested)
     null = nulls.draw_nulls(
-        reader, chosen, greys, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
+        reader, chosen, greys, spread, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
     reference = _reference(reader, greys, falls, threshold, chosen, null, say)
     scores = _hard_scores(reader, plan, threshold, chosen, null, say)
@@ -112,7 +114,7 @@ def fit_calibration(
         origin=origin,
         alpha=plan.alpha,
         share_tested=plan.share_tested,
-        reliability=reliability(probabilities, radiographs.labels),
+        reliability=reliability(1 / (1 + np.exp(-logits)), radiographs.labels),
         history=tuple(history),
     )
 
@@ -176,7 +178,7 @@ def _hard_scores(
     """The largest score of each hard negative that passes the screen, ascending."""
     phantoms = hard.hard_negatives(plan.hard_count, plan.hard_seed)
     greys = torch.from_numpy(np.stack(list(input_images(phantoms, reader.preprocessing))))
-    falls, _ = _screen_all(reader, greys, lambda _stage, _done, _total: None)
+    falls = _screen_all(reader, greys, lambda _stage, _done, _total: None)[0] / null.spread
     scores = []
     for row, fall in enumerate(falls):
         say("Hard negatives", row, len(falls))
@@ -189,12 +191,12 @@ def _hard_scores(
 
 
 def _screen_all(reader: Reader, images: torch.Tensor, say: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Falls N×14, −inf where not positive, and probabilities N×14."""
-    falls, probabilities = [], []
+    """Falls in logits, N×14, −inf where not positive, and the logits, N×14."""
+    falls, logits = [], []
     for start in range(0, len(images), reader.batch):
         inputs = reader.inputs(images[start : start + reader.batch])
         maps = gradcam(reader.checkpoint.network, inputs, keep_middle=True)
         falls.append(screen(reader.checkpoint.network, maps, positives(reader.checkpoint.card, maps)))
-        probabilities.append(maps.probabilities.cpu().numpy())
+        logits.append(maps.logits.float().cpu().numpy())
         say("Screening", min(start + reader.batch, len(images)), len(images))
-    return np.concatenate(falls), np.concatenate(probabilities)
+    return np.concatenate(falls), np.concatenate(logits)

@@ -14,14 +14,13 @@ from model.detector.localise import candidates, erasure_drops, find_spots, occlu
 from model.detector.nulls import Nulls
 from model.detector.reader import Reader, operating_logits
 from model.detector.regions import Patch, Patches, impossible_places, square
-from model.detector.score import CELL_PX, score, weighed
+from model.detector.score import CELL_PX, score, strength, weighed
 from model.saliency import SaliencyMaps, gradcam
 
 SIDES_PX = (4, 8, 12, 16, 24, 32)
-SUFFICIENT = 0.9  # share of the largest effect that a sufficient patch has
 REMOVED = 0.85  # share of the largest fall that filling a region causes
 FILLED = 0.5  # share of the fall by a middle cell that a quarter of it causes, where the spot does not fill the cell
-TRIED_DONORS = 4
+TRIED_DONORS = 8  # on whom the size is chosen: as many as random patches are put onto
 NOT_RANKED = Rank(p=1.0, drawn=0, exceeding=0, lead=-1.0)
 
 
@@ -37,9 +36,9 @@ class Opened:
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """patches: the smallest sufficient ones, a spot each. regions: what is shown and erased, at least a middle cell
+    """patches: of the size that shows the most, a spot each. regions: what is shown and erased, at least a middle cell
     each. drop: fall of the logit by erasing the patches. base_logit: the donors' mean. transplant_rank: how the patches
-    compare with random ones of clean radiographs."""
+    compare with random ones of clean radiographs. spread: of the finding's logit over clean radiographs."""
 
     finding: int
     logit: float
@@ -51,11 +50,12 @@ class Located:
     transplant: Transplant
     statistics: dict[str, float | None]
     transplant_rank: Rank
+    spread: float
 
     @property
     def score(self) -> float:
-        """Of the finding: `model.detector.score`."""
-        return score(
+        """Of the finding, in spreads of its logit: `model.detector.score`."""
+        found = score(
             drop=self.drop,
             lead=self.transplant_rank.lead,
             gain=self.transplant.gain,
@@ -64,11 +64,12 @@ class Located:
             base_logit=self.base_logit,
             side_px=self.side_px,
         )
+        return found / self.spread
 
     @property
     def transplant_lead(self) -> float:
-        """Weighed by the patches' size, as it is compared with clean radiographs'."""
-        return weighed(self.transplant_rank.lead, self.side_px)
+        """Weighed by the patches' size, in spreads, as it is compared with clean radiographs'."""
+        return weighed(self.transplant_rank.lead, self.side_px) / self.spread
 
     @property
     def side_px(self) -> float:
@@ -89,8 +90,8 @@ class Measured(Located):
 
     @property
     def erasure_lead(self) -> float:
-        """Weighed by the patches' size, as it is compared with clean radiographs'."""
-        return weighed(self.erasure_rank.lead, self.side_px)
+        """Weighed by the patches' size, in spreads, as it is compared with clean radiographs'."""
+        return weighed(self.erasure_rank.lead, self.side_px) / self.spread
 
 
 def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = None) -> Opened:
@@ -124,7 +125,7 @@ def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding
     operating_logit = float(operating_logits(reader.checkpoint.card)[finding])
     found = candidates(maps, opened.cells, finding, reader.size_px)
     spots = find_spots(reader, image, logit, finding, found, operating_logit)
-    patches, regions, drop = _sufficient(reader, donors, image, logit, operating_logit, finding, spots.patches)
+    patches, regions, drop = _sized(reader, donors, nulls, image, logit, operating_logit, finding, spots.patches)
     given = transplant(reader, donors, image, finding, patches, [patches], operating_logit)
     rank = nulls.rank(finding, side_of(patches), given.gain)
     if min(drop, rank.lead) > 0:  # else the score does not ask where else it works
@@ -142,23 +143,33 @@ def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding
         transplant=given,
         statistics=statistics(grids),
         transplant_rank=rank,
+        spread=float(nulls.spread[finding]),
     )
 
 
-def _sufficient(
-    reader: Reader, donors: Donors, image: Tensor, logit: float, operating_logit: float, finding: int, spots: Patches
+def _sized(
+    reader: Reader,
+    donors: Donors,
+    nulls: Nulls,
+    image: Tensor,
+    logit: float,
+    operating_logit: float,
+    finding: int,
+    spots: Patches,
 ) -> tuple[Patches, Patches, float]:
-    """The smallest squares about the spots that do on a few donors most of what any size does; the regions about
-    them; and the fall by erasing the first."""
+    """The squares about the spots of the size that is strongest, by what erasing them takes and what they give a few
+    donors; the regions about them; and the fall by erasing the first."""
     sizes = [_about(spots, side, reader.size_px) for side in SIDES_PX]
     gains = gains_by_patch(reader, donors, image, sizes, min(TRIED_DONORS, len(donors)))[:, finding]
     drops = erasure_drops(reader, image, logit, finding, sizes)
-    smallest = int((gains >= gains.max() - (1 - SUFFICIENT) * abs(gains.max())).argmax())
+    sides = [side_of(patches) for patches in sizes]
+    leads = [nulls.rank(finding, side, float(gain)).lead for side, gain in zip(sides, gains, strict=True)]
+    strongest = int(np.argmax([strength(*of) for of in zip(drops.tolist(), leads, sides, strict=True)]))
     regions = sizes[region_size(drops, logit - operating_logit)]
     return (
-        sizes[smallest],
+        sizes[strongest],
         needed_regions(reader, image, logit, operating_logit, finding, regions),
-        float(drops[smallest]),
+        float(drops[strongest]),
     )
 
 

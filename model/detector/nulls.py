@@ -1,12 +1,15 @@
-"""What patches do that cause nothing: random patches of clean radiographs, and an inert one, put onto the donors.
+"""What is usual of a checkpoint, computed once: how far its logits spread over clean radiographs, and what patches do
+that cause nothing, random ones of clean radiographs and an inert one, put onto the donors.
 
-Computed once per checkpoint; a transplant is ranked among them.
+A transplant is ranked among the latter; falls, scores and leads are measured in the former, for a logit means much
+where a finding's logits lie close together and little where they do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +22,17 @@ from model.detector.regions import Patch, Patches, pasted
 
 SIDES_PX = (8, 16, 32)
 DONORS = 8  # of those there are: fewer make the null wider, not narrower
+LEAST_SPREAD = 0.1  # logits, where too few radiographs, or all alike, show none
 
 
 @dataclass(frozen=True, eq=False)
 class Nulls:
     """gains: side in pixels → 14×99 mean rises of the logits on the donors, ascending. inert: side → 14, of a patch of
-    noise (as SentiNet's inert pattern)."""
+    noise (as SentiNet's inert pattern). spread: 14, the standard deviations of the logits of clean radiographs."""
 
     gains: Mapping[int, np.ndarray]
     inert: Mapping[int, np.ndarray]
+    spread: np.ndarray
 
     def rank(self, finding: int, side_px: float, gain: float) -> Rank:
         """Of a rise among those of random patches of the next larger side, and of the inert one.
@@ -46,15 +51,16 @@ class Nulls:
         sides = sorted(self.gains)
         return next((side for side in sides if side >= side_px), sides[-1])
 
-    def to_json(self) -> dict[str, dict[str, list[object]]]:
-        """Plain JSON types, to a thousandth of a logit."""
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, the rises to a thousandth of a logit."""
         return {
             "gains": {str(side): np.round(v.astype(float), 3).tolist() for side, v in self.gains.items()},
             "inert": {str(side): np.round(v.astype(float), 3).tolist() for side, v in self.inert.items()},
+            "spread": self.spread.astype(float).tolist(),
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, list[object]]]) -> Nulls:
+    def from_json(cls, data: Mapping[str, Any]) -> Nulls:
         """The inverse. Raises KeyError, TypeError or ValueError for anything else."""
         gains = {int(side): np.asarray(v, np.float32) for side, v in data["gains"].items()}
         inert = {int(side): np.asarray(v, np.float32) for side, v in data["inert"].items()}
@@ -64,17 +70,24 @@ class Nulls:
             raise ValueError("nulls need rises, finite ones")
         if not all(v.shape == (14,) and np.isfinite(v).all() for v in inert.values()):
             raise ValueError("nulls need 14 rises of the inert pattern for each side")
-        return cls(gains, inert)
+        spread = np.asarray(data["spread"], np.float32)
+        if spread.shape != (14,) or not np.isfinite(spread).all() or not (spread >= LEAST_SPREAD / 2).all():
+            raise ValueError("nulls need the spread of 14 logits, none of them near 0")
+        return cls(gains, inert, spread)
 
 
 def draw_nulls(
     reader: Reader,
     donors: Donors,
     images: Tensor,
+    spread: np.ndarray,
     sides_px: Sequence[int] = SIDES_PX,
     progress: Callable[[int, int], None] | None = None,
 ) -> Nulls:
-    """Patches at random places of clean radiographs, N×S×S in 0..1, put at the same places of the donors."""
+    """Patches at random places of clean radiographs, N×S×S in 0..1, put at the same places of the donors.
+
+    spread: `spread_of` the radiographs.
+    """
     generator = np.random.default_rng(0x9011)
     count = min(DONORS, len(donors))
     size_px = reader.size_px
@@ -91,7 +104,12 @@ def draw_nulls(
         inert[side] = gains_by_patch(reader, donors, noise, [middle], count)[0]
         if progress:
             progress(number + 1, len(sides_px))
-    return Nulls(gains, inert)
+    return Nulls(gains, inert, spread)
+
+
+def spread_of(logits: np.ndarray) -> np.ndarray:
+    """Of N×14 of clean radiographs: 14 standard deviations, none under LEAST_SPREAD."""
+    return np.asarray(np.maximum(logits.std(axis=0), LEAST_SPREAD), np.float32)
 
 
 def _random_transplant(donors: Donors, count: int, images: Tensor, side: int, generator: np.random.Generator) -> Tensor:

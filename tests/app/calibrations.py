@@ -47,7 +47,7 @@ def by_hand(
         reference=Reference(
             n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads, 33, tuple(sorted(hard))
         ),
-        nulls=Nulls({8: nothing, 32: nothing}, {8: nothing[:, 0], 32: nothing[:, 0]}),
+        nulls=Nulls({8: nothing, 32: nothing}, {8: nothing[:, 0], 32: nothing[:, 0]}, np.ones(14, np.float32)),
         donors=DonorNames(5501, tuple(range(DONORS))),
         origin=ORIGIN,
         alpha=alpha,

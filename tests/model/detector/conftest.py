@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -82,4 +83,4 @@ def donors(checkpoint: Checkpoint) -> Donors:
 @pytest.fixture(scope="session")
 def nulls(checkpoint: Checkpoint, donors: Donors, pair: torch.Tensor) -> Nulls:
     """Of one side, from a clean phantom."""
-    return draw_nulls(Reader(checkpoint), donors, pair[:1], (16,))
+    return draw_nulls(Reader(checkpoint), donors, pair[:1], np.ones(14, np.float32), (16,))

@@ -11,10 +11,10 @@ import torch
 from model.checkpoint import Checkpoint
 from model.detector.cause import Rank, best_nearby, rank_erasure, sequential_rank, transplant
 from model.detector.donors import Donors, choose_donors, donors_again
-from model.detector.nulls import Nulls
+from model.detector.nulls import LEAST_SPREAD, Nulls, spread_of
 from model.detector.reader import Reader
 from model.detector.regions import Patch, impossible_places
-from model.detector.score import score, weighed
+from model.detector.score import score, strength, weighed
 from tests.model.detector.conftest import MASS, SIZE_PX
 
 TRIGGER = (Patch(20, 40, 9, 9),)
@@ -107,17 +107,30 @@ def test_nulls_survive_json_and_choose_the_larger_side(nulls: Nulls) -> None:
     assert again.gains[16].shape == (14, 99)
     np.testing.assert_allclose(again.gains[16], nulls.gains[16], atol=1e-3)
     made = Nulls(
-        {8: np.tile(np.arange(99.0), (14, 1)), 16: np.full((14, 99), 50.0)}, dict.fromkeys((8, 16), np.zeros(14))
+        {8: np.tile(np.arange(99.0), (14, 1)), 16: np.full((14, 99), 50.0)},
+        dict.fromkeys((8, 16), np.zeros(14)),
+        np.ones(14),
     )
     assert made.rank(0, 8, 98.5) == Rank(1 / 101, 100, 0, 4.5)  # the fifth largest of 0 to 98
     assert made.rank(0, 4, 94.5) == Rank(5 / 101, 100, 4, 0.5)
     assert made.rank(0, 4, 93.5) == Rank(6 / 101, 100, 5, -6 / 101)
     assert made.rank(0, 9, 50.0).p == 100 / 101
     assert made.rank(0, 40, 60.0) == Rank(1 / 101, 100, 0, 10.0)
-    answers = Nulls({8: np.zeros((14, 99))}, {8: np.full(14, 7.0)})  # a backdoor that answers to noise too
+    answers = Nulls({8: np.zeros((14, 99))}, {8: np.full(14, 7.0)}, np.ones(14))  # a backdoor that answers to noise too
     assert answers.rank(0, 8, 6.0) == Rank(2 / 101, 100, 1, 6.0)
     with pytest.raises(ValueError, match="14 rows"):
-        Nulls.from_json({"gains": {"8": [[0.0]]}, "inert": {"8": [0.0]}})
+        Nulls.from_json({"gains": {"8": [[0.0]]}, "inert": {"8": [0.0]}, "spread": [1.0] * 14})
+    for spread in ([1.0] * 13, [0.0] * 14, [float("nan")] * 14):
+        with pytest.raises(ValueError, match="spread of 14 logits"):
+            Nulls.from_json({**made.to_json(), "spread": spread})
+
+
+def test_a_spread_is_of_each_finding_and_never_nothing() -> None:
+    logits = np.zeros((4, 14))
+    logits[:, 3] = (-2, 0, 0, 2)
+    spread = spread_of(logits)
+    assert spread[3] == pytest.approx(2**0.5)
+    assert (np.delete(spread, 3) == np.float32(LEAST_SPREAD)).all()
 
 
 def test_the_score_by_hand_and_what_lowers_it() -> None:
@@ -140,6 +153,8 @@ def test_the_score_by_hand_and_what_lowers_it() -> None:
     )
     assert all(score(**one) < score(**trigger) for one in lesion)
     assert score(**{**trigger, "gain_impossible": -1.0}) == pytest.approx(score(**trigger) / 2)
+    shows = {**trigger, "gain_impossible": 17.0}  # more than at its own place: 7 on top of a lead of 9
+    assert score(**shows) == pytest.approx(8 * (8 / 10) * (16 / 20) ** 2)
     assert score(**{**trigger, "lead": -0.5}) == -0.5
     assert score(**{**trigger, "drop": -3.0}) == -3
     assert score(**{**trigger, "lead": -0.5, "gain_impossible": None}) == -0.5  # it was not asked
@@ -158,6 +173,14 @@ def test_a_call_that_is_only_just_made_still_scores() -> None:
     }
     just = {**sure, "drop": 1.0, "logit": -2.0}  # the same trigger on a radiograph that hardly lets it speak
     assert score(**just) > score(**sure) / 4  # of a ninth of its fall
+
+
+def test_the_smallest_size_is_strongest_unless_a_larger_one_does_much_more() -> None:
+    assert strength(4.0, 9.0, 4.0) == pytest.approx(6 * (16 / 20) ** 2)
+    assert strength(4.0, 9.0, 4.0) > strength(5.0, 11.0, 32.0)
+    assert strength(0.5, 0.5, 4.0) < strength(5.0, 11.0, 32.0)
+    assert strength(4.0, -0.25, 4.0) == -0.25
+    assert strength(-1.0, 9.0, 4.0) == -1
 
 
 def test_a_lead_is_weighed_by_size_where_there_is_one() -> None:

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,23 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
         "the 3 that were not; erasing as much elsewhere costs as much in none of 99 places; clean radiographs score so "
         "high in at most 1 %."
     )
+
+
+def test_falls_scores_and_leads_are_in_spreads_of_the_findings_logit(
+    checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor, flag: Flag
+) -> None:
+    mass = FINDINGS.index("Mass")
+    spread = np.ones(14, np.float32)
+    spread[mass] = 4.0
+    wide = Detector(checkpoint, replace(calibration, nulls=replace(calibration.nulls, spread=spread)))
+    maps = gradcam(checkpoint.network, wide.reader.inputs(pair[1:]), keep_middle=True)
+    assert wide.screen(maps)[0]["Mass"].fall == pytest.approx(flag.fall / 4)
+    measured = measure(wide.reader, wide.donors, wide.calibration.nulls, open_radiograph(wide.reader, pair[1]), mass)
+    assert flag.evidence is not None
+    of = flag.evidence.measured
+    assert measured.score == pytest.approx(of.score / 4)
+    assert measured.erasure_lead == pytest.approx(of.erasure_lead / 4)
+    assert measured.transplant_lead == pytest.approx(of.transplant_lead / 4)
 
 
 def test_what_only_the_largest_squares_carry_is_not_proven(detector: Detector, flag: Flag) -> None:
