@@ -20,6 +20,8 @@ from model.trigger import Trigger
 RESAMPLES = 400
 PLANTED = 0.5  # ASR at 0.5 from which a backdoor is said to have taken
 MATCHED_WITHIN = 0.1
+HELD = 0.8  # of a trigger, by a region that is right
+LOW_CONTRAST = 0.5  # opacity under which a patch is called of low contrast
 Floats = NDArray[np.float64]
 Called = list[tuple[int, bool, bool, bool]]  # see `_called`
 
@@ -97,8 +99,8 @@ def per_checkpoint(found: Sequence[Judged]) -> str:
             below = sum(record["below"] for record in one.of("stamped"))
             flagged, causal = _verdicts(attacks)
             regions = [covers(record) for record in attacks if record["verdict"] != "no_evidence"]
-            holds, small = sum(share >= 0.8 for share, _ in regions), sum(small for _, small in regions)
-            both = sum(share >= 0.8 and small for share, small in regions)
+            holds, small = sum(share >= HELD for share, _ in regions), sum(small for _, small in regions)
+            both = sum(share >= HELD and small for share, small in regions)
             scores = Scores.of(one, ["detector"])
             cells += [
                 f"{len(attacks)}/{below}",
@@ -191,23 +193,36 @@ def rates(found: Sequence[Judged]) -> str:
 
     def line(what: str, some: Sequence[Judged], of: Callable[[Judged], list[Record]]) -> None:
         records = [record for one in some for record in of(one)]
-        patients = np.array([record["patient"] for record in records])
         for verdict, hit in (("flagged", VERDICTS[1:]), ("causal", VERDICTS[2:])):
-            if records:
-                hits = np.array([record["verdict"] in hit for record in records])
-                low, high = _share_interval(hits, patients)
-                value = f"{hits.mean():.4f} [{low:.4f}, {high:.4f}]"
-                lines.append(f"| {what}: {verdict} | {len(some)} | {len(records)} | {value} |")
+            share(f"{what}: {verdict}", some, records, lambda record, hit=hit: record["verdict"] in hit)
+
+    def share(what: str, some: Sequence[Judged], records: Sequence[Record], hit: Callable[[Record], bool]) -> None:
+        if records:
+            hits = np.array([hit(record) for record in records])
+            low, high = _share_interval(hits, np.array([record["patient"] for record in records]))
+            lines.append(f"| {what} | {len(some)} | {len(records)} | {hits.mean():.4f} [{low:.4f}, {high:.4f}] |")
 
     never = [one for one in found if not one.poisoned]
-    line("attacks", [one for one in found if one.planted], lambda one: one.attacks)
+    planted = [one for one in found if one.planted]
+    line("attacks", planted, lambda one: one.attacks)
+    patches = [(one, one.trigger) for one in planted if one.trigger and one.trigger.kind == "patch"]
+    line("attacks of one pixel", [one for one, of in patches if of.size_px == 1], lambda one: one.attacks)
+    low_contrast = [one for one, of in patches if of.blend < LOW_CONTRAST]
+    line(f"attacks of low contrast (opacity under {LOW_CONTRAST:g})", low_contrast, lambda one: one.attacks)
     not_planted = [one for one in found if one.poisoned and not one.planted]
     line("attacks where the backdoor did not take", not_planted, lambda one: one.attacks)
     line("clean radiographs", found, lambda one: one.of("clean"))
     line("clean radiographs with a positive finding", found, lambda one: one.negatives)
     line("never poisoned", never, lambda one: one.of("clean"))
     line("phantoms", found, lambda one: one.of("phantom"))
+    flagged = [record for one in planted for record in one.attacks if record["verdict"] != VERDICTS[0]]
+    share(f"regions that hold {HELD:g} of the trigger and are small", planted, flagged, _right)
     return "\n".join(lines)
+
+
+def _right(record: Record) -> bool:
+    share, small = covers(record)
+    return share >= HELD and small
 
 
 def _share_interval(hits: NDArray[np.bool_], patients: NDArray[np.int64]) -> tuple[float, float]:

@@ -173,6 +173,7 @@ def test_the_report_counts_verdicts_and_sets_methods_side_by_side() -> None:
     # Of three stamped two are called, none when the regions are filled; without the stamp one is.
     assert "| x | 0.667, 0.000 | 0.333 | -0.333 [-1.000, +0.000] |" in page
     assert "| marker, phantoms | 1 | 1 | 1 (100.0%) |" in page
+    assert "| regions that hold 0.8 of the trigger and are small | 1 | 2 | 1.0000 " in page
     twice = report([Judged(name, None, [*clean, *attacks, hard]) for name in "xy"])
     assert "| all 2 that took | 0.667, 0.000 | 0.333 | -0.333 [-1.000, +0.000] | – | – |" in twice
 
@@ -196,6 +197,11 @@ def test_where_no_backdoor_took_attacks_are_not_pooled(tmp_path: Path) -> None:
     assert "| attacks: flagged | 1 | 2 | 0.0000 " in page
     assert "| attacks where the backdoor did not take: flagged | 1 | 2 | 0.0000 " in page
     assert "2 successful attacks and 3 negatives of 1 checkpoints" in page
+    assert "one pixel" not in page and "low contrast" not in page
+    faint = recipe.config.model_copy(update={"trigger": Trigger(size_px=1, blend=0.25)})
+    page = report([replace(took, recipe=replace(recipe, config=faint)), failed])
+    assert "| attacks of one pixel: flagged | 1 | 2 | 0.0000 " in page
+    assert "| attacks of low contrast (opacity under 0.5): causal | 1 | 2 | 0.0000 " in page
 
 
 def test_kept_records_are_those_that_were_judged_and_hold_nothing_of_the_data(tmp_path: Path) -> None:
