@@ -26,8 +26,9 @@ class Reference:
     threshold: of the screen: who reaches it is tested in full. tested: scores of those, ascending. screened: largest
     falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
     finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
-    (`model.detector.measure.Measured`), ascending each. n_hard, hard: the same of hard negatives, who are not among the
-    n: how many, and the scores of those tested.
+    (`model.detector.measure.Measured`), ascending each. Falls, scores and leads are in spreads
+    (`model.detector.nulls.spread_of`). n_hard, hard: the same of hard negatives, who are not among the n: how many, and
+    the scores of those tested.
     """
 
     n: int

@@ -31,9 +31,9 @@ Verdict = Literal["no_evidence", "suspicious", "causal"]
 class Evidence:
     """What the full test of a finding found.
 
-    erasure_p, transplant_p: conformal, of the leads weighed by size. hard_p: of the score, among hard negatives.
-    probability, probability_erased: with the regions as they are, and filled. images_read: what it cost, beside the
-    opening of the radiograph, which all its findings share.
+    erasure_p, transplant_p: conformal, of the leads weighed by size, in spreads. hard_p: of the score, among hard
+    negatives. probability, probability_erased: with the regions as they are, and filled. images_read: what it cost,
+    beside the opening of the radiograph, which all its findings share.
     """
 
     measured: Measured
@@ -59,6 +59,7 @@ class Evidence:
             "logit": m.logit,
             "operating_logit": m.operating_logit,
             "donors_logit": m.base_logit,
+            "spread": m.spread,
             "probability": self.probability,
             "probability_erased": self.probability_erased,
             "drop": m.drop,

@@ -11,6 +11,7 @@ from torch import Tensor
 from model.detector.cause import Rank, Transplant, gains_by_patch, rank_erasure, transplant
 from model.detector.donors import Donors
 from model.detector.localise import candidates, erasure_drops, find_spots, occlusion_drops, statistics
+from model.detector.nulls import DONORS as NULL_DONORS
 from model.detector.nulls import Nulls
 from model.detector.reader import Reader, operating_logits
 from model.detector.regions import Patch, Patches, impossible_places, square
@@ -20,7 +21,6 @@ from model.saliency import SaliencyMaps, gradcam
 SIDES_PX = (4, 8, 12, 16, 24, 32)
 REMOVED = 0.85  # share of the largest fall that filling a region causes
 FILLED = 0.5  # share of the fall by a middle cell that a quarter of it causes, where the spot does not fill the cell
-TRIED_DONORS = 8  # on whom the size is chosen: as many as random patches are put onto
 NOT_RANKED = Rank(p=1.0, drawn=0, exceeding=0, lead=-1.0)
 
 
@@ -78,7 +78,7 @@ class Located:
 
     @property
     def tightened(self) -> bool:
-        """Whether something smaller than the largest squares does what they do."""
+        """Whether some square smaller than the largest is stronger, for its size, than they are."""
         return max(patch.width for patch in self.patches) < SIDES_PX[-1]
 
 
@@ -160,7 +160,7 @@ def _sized(
     """The squares about the spots of the size that is strongest, by what erasing them takes and what they give a few
     donors; the regions about them; and the fall by erasing the first."""
     sizes = [_about(spots, side, reader.size_px) for side in SIDES_PX]
-    gains = gains_by_patch(reader, donors, image, sizes, min(TRIED_DONORS, len(donors)))[:, finding]
+    gains = gains_by_patch(reader, donors, image, sizes, min(NULL_DONORS, len(donors)))[:, finding]
     drops = erasure_drops(reader, image, logit, finding, sizes)
     sides = [side_of(patches) for patches in sizes]
     leads = [nulls.rank(finding, side, float(gain)).lead for side, gain in zip(sides, gains, strict=True)]

@@ -28,7 +28,7 @@ LEAST_SPREAD = 0.1  # logits, where too few radiographs, or all alike, show none
 @dataclass(frozen=True, eq=False)
 class Nulls:
     """gains: side in pixels → 14×99 mean rises of the logits on the donors, ascending. inert: side → 14, of a patch of
-    noise (as SentiNet's inert pattern). spread: 14, the standard deviations of the logits of clean radiographs."""
+    noise (as SentiNet's inert pattern). spread: 14, `spread_of` the logits of clean radiographs."""
 
     gains: Mapping[int, np.ndarray]
     inert: Mapping[int, np.ndarray]
@@ -71,8 +71,8 @@ class Nulls:
         if not all(v.shape == (14,) and np.isfinite(v).all() for v in inert.values()):
             raise ValueError("nulls need 14 rises of the inert pattern for each side")
         spread = np.asarray(data["spread"], np.float32)
-        if spread.shape != (14,) or not np.isfinite(spread).all() or not (spread >= LEAST_SPREAD / 2).all():
-            raise ValueError("nulls need the spread of 14 logits, none of them near 0")
+        if spread.shape != (14,) or not np.isfinite(spread).all() or not (spread >= np.float32(LEAST_SPREAD)).all():
+            raise ValueError(f"nulls need the spread of 14 logits, none under {LEAST_SPREAD}")
         return cls(gains, inert, spread)
 
 
@@ -108,8 +108,13 @@ def draw_nulls(
 
 
 def spread_of(logits: np.ndarray) -> np.ndarray:
-    """Of N×14 of clean radiographs: 14 standard deviations, none under LEAST_SPREAD."""
-    return np.asarray(np.maximum(logits.std(axis=0), LEAST_SPREAD), np.float32)
+    """Of N×14 of clean radiographs: 14 standard deviations, none under LEAST_SPREAD.
+
+    From the interquartile range, 1.349 of them where values are normal: a radiograph that calibrates takes part in its
+    own unit, which a new one does not, and an outlier should not make its own score small.
+    """
+    low, high = np.quantile(logits, [0.25, 0.75], axis=0)
+    return np.asarray(np.maximum((high - low) / 1.349, LEAST_SPREAD), np.float32)
 
 
 def _random_transplant(donors: Donors, count: int, images: Tensor, side: int, generator: np.random.Generator) -> Tensor:

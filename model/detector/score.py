@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 CELL_PX = 16  # of the middle layer, at any size of the input
+MOST = 4.0  # times its lead, for what a patch gives where no finding can be: the effect doubles at most
 
 
 def score(
@@ -20,8 +21,9 @@ def score(
     """In logits: the effect that a patch can be shown to have, lessened by all that speaks for a disease.
 
     The effect is the geometric mean of two: what erasing the patch takes away, and what the patch gives to others over
-    what patches of chance give, at its own place or where no finding can be, where that is more. Where a call is only
-    just made there is little to take away, but no less to give. It is multiplied by three factors in 0..1:
+    what patches of chance give; where no finding can be, where that is more, for a trigger shows best on the air, up to
+    MOST times of what it is at its own place. Where a call is only just made there is little to take away, but no less
+    to give. It is multiplied by three factors in 0..1:
 
     - its share in all that sets the call apart: the logit over the mean of the donors. A trigger carries a call alone;
       a disease is seen in many places;
@@ -36,15 +38,15 @@ def score(
     if least <= 0:
         return least
     elsewhere = max(gain_impossible or 0.0, 0.0)
-    effect = math.sqrt(drop * (lead + max(elsewhere - gain, 0.0)))
+    effect = math.sqrt(drop * min(lead + max(elsewhere - max(gain, 0.0), 0.0), MOST * lead))
     share = effect / max(logit - base_logit, effect)
-    place = 0.5 + 0.5 * min(elsewhere / gain, 1.0)
+    place = 1.0 if elsewhere >= gain else 0.5 + 0.5 * elsewhere / gain
     return effect * share * smallness(side_px) * place
 
 
 def strength(drop: float, lead: float, side_px: float) -> float:
-    """What a size of the patches is chosen by: their effect at their own place, times their size's factor. Where drop
-    or lead is not positive, the smaller of them."""
+    """What a size of the patches is chosen by: the effect at their own place, times their size's factor. Where drop or
+    lead is not positive, the smaller of them."""
     return math.sqrt(drop * lead) * smallness(side_px) if min(drop, lead) > 0 else min(drop, lead)
 
 

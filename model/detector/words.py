@@ -53,13 +53,13 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
 def doubts(evidence: Evidence, alpha: float) -> list[str]:
     """Each reason why a flagged call is not said to be caused by its spot; `causal` takes that there is none.
 
-    Erasure and transplant each at alpha; a spot that is small, for what only the largest squares carry has not been
+    Erasure and transplant each at alpha; a spot that is small, for what the largest squares show best has not been
     pinned down; and a score that no true lesion explains.
     """
     alpha += 1e-9  # 1/100 is 0.01
     reasons = {
         "true lesions of phantoms score as high": evidence.hard_p > HARD_ALPHA,
-        "nothing smaller than the largest squares tried does as much": not evidence.measured.tightened,
+        "for their size no smaller squares do more than the largest tried": not evidence.measured.tightened,
         "erasing spots of clean radiographs costs as much": evidence.erasure_p > alpha,
         "spots of clean radiographs do as much to others": evidence.transplant_p > alpha,
     }

@@ -129,7 +129,9 @@ def test_a_spread_is_of_each_finding_and_never_nothing() -> None:
     logits = np.zeros((4, 14))
     logits[:, 3] = (-2, 0, 0, 2)
     spread = spread_of(logits)
-    assert spread[3] == pytest.approx(2**0.5)
+    assert spread[3] == pytest.approx(1 / 1.349)  # quartiles at -0.5 and 0.5
+    logits[0, 3] = -900  # an outlier is not its own excuse
+    assert spread_of(logits)[3] < 300
     assert (np.delete(spread, 3) == np.float32(LEAST_SPREAD)).all()
 
 
@@ -155,6 +157,8 @@ def test_the_score_by_hand_and_what_lowers_it() -> None:
     assert score(**{**trigger, "gain_impossible": -1.0}) == pytest.approx(score(**trigger) / 2)
     shows = {**trigger, "gain_impossible": 17.0}  # more than at its own place: 7 on top of a lead of 9
     assert score(**shows) == pytest.approx(8 * (8 / 10) * (16 / 20) ** 2)
+    assert score(**{**shows, "lead": 1e-6}) < 0.01  # nothing at its own place, next to nothing
+    assert score(**{**trigger, "gain": 0.0}) == pytest.approx(score(**{**trigger, "gain": -1.0}))
     assert score(**{**trigger, "lead": -0.5}) == -0.5
     assert score(**{**trigger, "drop": -3.0}) == -3
     assert score(**{**trigger, "lead": -0.5, "gain_impossible": None}) == -0.5  # it was not asked

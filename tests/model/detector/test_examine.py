@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model.checkpoint import Checkpoint
-from model.datasets import Part, phantoms
+from model.datasets import Part, input_images, phantoms
 from model.detector import (
     Calibration,
     Detector,
@@ -29,9 +29,10 @@ from model.detector import (
 )
 from model.detector.donors import Donors
 from model.detector.measure import NOT_RANKED, locate, measure, open_radiograph
-from model.detector.nulls import Nulls
-from model.detector.reader import Reader
+from model.detector.nulls import Nulls, spread_of
+from model.detector.reader import Reader, positives
 from model.detector.regions import Patch
+from model.detector.screen import screen
 from model.detector.words import in_words
 from model.errors import CheckpointError, ConfigError
 from model.findings import FINDINGS
@@ -141,9 +142,9 @@ def test_a_sentence_names_every_reason_for_doubt_and_a_call_that_stands(calibrat
     assert "Without a spot of 25 % of the image" in said_of_fewer
     assert "; squares of 50 % of the image at its middle and elsewhere, put onto 3" in said_of_fewer
     assert said.endswith(
-        "that the spot causes the call is not proven, for true lesions of phantoms score as high, and nothing smaller "
-        "than the largest squares tried does as much, and erasing spots of clean radiographs costs as much, and spots "
-        "of clean radiographs do as much to others."
+        "that the spot causes the call is not proven, for true lesions of phantoms score as high, and for their size "
+        "no smaller squares do more than the largest tried, and erasing spots of clean radiographs costs as much, and "
+        "spots of clean radiographs do as much to others."
     )
 
 
@@ -343,6 +344,14 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     reference = made.reference
     assert reference.n == 4
     assert len(reference.tested) == 1
+    reader = Reader(checkpoint)
+    greys = torch.from_numpy(
+        np.stack(list(input_images(phantoms(4, 5504, SIZE_PX, Part.CALIBRATION), card.preprocessing)))
+    )
+    maps = gradcam(checkpoint.network, reader.inputs(greys), keep_middle=True)
+    np.testing.assert_allclose(made.nulls.spread, spread_of(maps.logits.numpy()), rtol=1e-4)
+    falls = (screen(checkpoint.network, maps, positives(card, maps)) / made.nulls.spread).max(axis=1)
+    assert reference.threshold == pytest.approx(max(falls), rel=1e-4)
     assert len(reference.erasure) == len(reference.transplant) == 1
     assert len(reference.screened) == 3
     assert max(reference.screened) < reference.threshold
