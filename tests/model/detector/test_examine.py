@@ -109,6 +109,25 @@ def test_falls_scores_and_leads_are_in_spreads_of_the_findings_logit(
     assert measured.transplant_lead == pytest.approx(of.transplant_lead / 4)
 
 
+def test_the_patch_is_of_the_size_that_does_the_most_for_its_size(
+    checkpoint: Checkpoint, donors: Donors, nulls: Nulls, pair: torch.Tensor
+) -> None:
+    reader, mass = Reader(checkpoint), FINDINGS.index("Mass")
+    opened = open_radiograph(reader, pair[1])
+
+    def side(**usual: float) -> tuple[int, float]:
+        """usual: what random patches give, up to 16 px and over."""
+        gains = {16: np.full((14, 99), usual["small"]), 32: np.full((14, 99), usual["large"])}
+        inert = dict.fromkeys((16, 32), np.zeros(14))
+        found = locate(reader, donors, replace(nulls, gains=gains, inert=inert), opened, mass)
+        return found.patches[0].width, found.score
+
+    width, found = side(small=0.0, large=0.0)
+    assert width in (8, 12) and found > 0  # the trigger is of 7 px
+    assert side(small=1000.0, large=0.0)[0] == 24  # where what smaller ones do is usual
+    assert side(small=1000.0, large=1000.0)[1] < 0
+
+
 def test_what_only_the_largest_squares_carry_is_not_proven(detector: Detector, flag: Flag) -> None:
     assert flag.p is not None
     assert flag.evidence is not None
