@@ -175,7 +175,7 @@ class Detector:
         if self.calibration is None or not self.calibration.decides:
             falls = np.where(positive, 0.0, -np.inf)
         else:
-            falls = screen(self.checkpoint.network, maps, positive) / self.calibration.nulls.spread
+            falls = screen(self.reader.network, maps, positive) / self.calibration.nulls.spread
         return [
             {FINDINGS[f]: self._screened(int(f), float(row[f])) for f in np.flatnonzero(chosen)}
             for row, chosen in zip(falls, positive, strict=True)

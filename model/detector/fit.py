@@ -196,7 +196,7 @@ def _screen_all(reader: Reader, images: torch.Tensor, say: Progress) -> tuple[np
     for start in range(0, len(images), reader.batch):
         inputs = reader.inputs(images[start : start + reader.batch])
         maps = gradcam(reader.checkpoint.network, inputs, keep_middle=True)
-        falls.append(screen(reader.checkpoint.network, maps, positives(reader.checkpoint.card, maps)))
+        falls.append(screen(reader.network, maps, positives(reader.checkpoint.card, maps)))
         logits.append(maps.logits.float().cpu().numpy())
         say("Screening", min(start + reader.batch, len(images)), len(images))
     return np.concatenate(falls), np.concatenate(logits)

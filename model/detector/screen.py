@@ -30,7 +30,6 @@ def screen(network: DenseNet, result: SaliencyMaps, positive: np.ndarray) -> np.
     fall is the largest over all the spots tried for the radiograph, whichever finding they were tried for.
     """
     middle = result.activations[MIDDLE_LAYER]
-    transition = network.features.transition3
     drops = np.full(positive.shape, -np.inf, np.float32)
     rows, cells = [], []
     for row in np.flatnonzero(positive.any(axis=1)).tolist():
@@ -40,16 +39,30 @@ def screen(network: DenseNet, result: SaliencyMaps, positive: np.ndarray) -> np.
     if not rows:
         return drops
     with torch.inference_mode():
-        # The convolution is 1×1: painting before it is painting after it, with what it makes of the paint.
-        paint = torch.stack([ring_mean(middle[row], *cell) for row, cell in zip(rows, cells, strict=True)])
-        paint = paint @ transition.conv.weight.flatten(1).T
-        copies = transition.conv(middle)[rows]
-        for copy, colour, (y, x) in zip(copies, paint, cells, strict=True):
-            copy[:, _around(y, REACH), _around(x, REACH)] = colour[:, None, None]
-        fallen = result.logits[rows] - logits_after(network, BLOCK4_INPUT, transition.pool(copies)).float()
+        copies = painted(network, middle, rows, cells)
+        fallen = result.logits[rows] - logits_after(network, BLOCK4_INPUT, copies).float()
     for row, fall in zip(rows, fallen.cpu().numpy(), strict=True):
         drops[row] = np.where(positive[row], np.maximum(drops[row], fall), drops[row])
     return drops
+
+
+def painted(network: DenseNet, middle: Tensor, rows: list[int], cells: list[tuple[int, int]]) -> Tensor:
+    """Of the middle layer's activation, N×K×h×w, a copy for each row and cell (y, x), painted there from its ring, as
+    block 4 takes it: M×K'×h/2×w/2.
+
+    The transition is a 1×1 convolution and the mean of 2×2 cells, so the paint goes on after the former, and only the
+    means that it reaches are taken anew.
+    """
+    transition = network.features.transition3
+    thinner = transition.conv(middle)
+    copies: Tensor = transition.pool(thinner)[rows]
+    for copy, row, (y, x) in zip(copies, rows, cells, strict=True):
+        (top, bottom), (left, right) = ((max(0, at - REACH) // 2, (at + REACH) // 2 + 1) for at in (y, x))
+        window = thinner[row, :, 2 * top : 2 * bottom, 2 * left : 2 * right].clone()
+        paint = ring_mean(thinner[row], y, x)
+        window[:, _around(y - 2 * top, REACH), _around(x - 2 * left, REACH)] = paint[:, None, None]
+        copy[:, top:bottom, left:right] = transition.pool(window)
+    return copies
 
 
 def hottest_cells(result: SaliencyMaps, row: int, findings: np.ndarray) -> list[tuple[int, int]]:

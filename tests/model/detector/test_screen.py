@@ -10,7 +10,7 @@ from model.checkpoint import Checkpoint
 from model.detector.localise import agreement, candidates, find_spots, map_statistics, occlusion_drops
 from model.detector.reader import Reader, operating_logits, positives
 from model.detector.regions import Patch
-from model.detector.screen import MOST_SPOTS, REACH, contrast, hottest_cells, ring_mean, screen
+from model.detector.screen import MOST_SPOTS, REACH, contrast, hottest_cells, painted, ring_mean, screen
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.saliency import SaliencyMaps, gradcam, logits_after
 from tests.model.detector.conftest import MASS, SIZE_PX, stamped
@@ -74,7 +74,25 @@ def test_the_paint_is_the_mean_of_the_ring() -> None:
     assert ring_mean(torch.ones(1, 2, 2), 0, 0) == 1  # no ring is left: the mean of what there is
 
 
-def test_painting_after_the_convolution_is_painting_before_it(checkpoint: Checkpoint, maps: SaliencyMaps) -> None:
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 6), (3, 2)])
+def test_painting_after_the_transition_is_painting_before_it(checkpoint: Checkpoint, height: int, width: int) -> None:
+    network = checkpoint.network
+    channels = network.features.transition3.conv.in_channels
+    middle = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(height))
+    rows, cells = zip(*((r, (y, x)) for r in range(2) for y in range(height) for x in range(width)), strict=True)
+    copies = middle[list(rows)]
+    for copy, row, (y, x) in zip(copies, rows, cells, strict=True):
+        copy[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = ring_mean(middle[row], y, x)[:, None, None]
+    with torch.inference_mode():
+        transition = network.features.transition3
+        expected = transition.pool(transition.conv(copies))
+        torch.testing.assert_close(painted(network, middle, list(rows), list(cells)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("quicker", [False, True])
+def test_the_fall_is_of_the_hottest_cells_painted_over(
+    checkpoint: Checkpoint, maps: SaliencyMaps, quicker: bool
+) -> None:
     middle = maps.activations[MIDDLE_LAYER][1]
     fallen = []
     for y, x in hottest_cells(maps, 1, np.array([MASS])):
@@ -83,7 +101,8 @@ def test_painting_after_the_convolution_is_painting_before_it(checkpoint: Checkp
         fallen.append(float((maps.logits[1] - logits_after(checkpoint.network, MIDDLE_LAYER, copy[None])[0])[MASS]))
     only = np.zeros((2, 14), bool)
     only[1, MASS] = True
-    assert screen(checkpoint.network, maps, only)[1, MASS] == pytest.approx(max(fallen), rel=1e-4)
+    network = Reader(checkpoint).network if quicker else checkpoint.network
+    assert screen(network, maps, only)[1, MASS] == pytest.approx(max(fallen), rel=1e-4)
 
 
 def test_map_statistics_by_hand() -> None:
