@@ -74,6 +74,10 @@ def test_the_paint_is_the_mean_of_the_ring() -> None:
     assert ring_mean(torch.ones(1, 2, 2), 0, 0) == 1  # no ring is left: the mean of what there is
 
 
+def _paint(activation: torch.Tensor, y: int, x: int) -> None:
+    activation[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = ring_mean(activation, y, x)[:, None, None]
+
+
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 6), (3, 2)])
 def test_painting_after_the_transition_is_painting_before_it(checkpoint: Checkpoint, height: int, width: int) -> None:
     network = checkpoint.network
@@ -81,8 +85,8 @@ def test_painting_after_the_transition_is_painting_before_it(checkpoint: Checkpo
     middle = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(height))
     rows, cells = zip(*((r, (y, x)) for r in range(2) for y in range(height) for x in range(width)), strict=True)
     copies = middle[list(rows)]
-    for copy, row, (y, x) in zip(copies, rows, cells, strict=True):
-        copy[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = ring_mean(middle[row], y, x)[:, None, None]
+    for copy, cell in zip(copies, cells, strict=True):
+        _paint(copy, *cell)
     with torch.inference_mode():
         transition = network.features.transition3
         expected = transition.pool(transition.conv(copies))
@@ -97,7 +101,7 @@ def test_the_fall_is_of_the_hottest_cells_painted_over(
     fallen = []
     for y, x in hottest_cells(maps, 1, np.array([MASS])):
         copy = middle.clone()
-        copy[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = ring_mean(middle, y, x)[:, None, None]
+        _paint(copy, y, x)
         fallen.append(float((maps.logits[1] - logits_after(checkpoint.network, MIDDLE_LAYER, copy[None])[0])[MASS]))
     only = np.zeros((2, 14), bool)
     only[1, MASS] = True
