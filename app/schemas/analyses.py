@@ -77,8 +77,8 @@ class Flag(Schema):
     full test that has not been made; `testing`, while it waits or runs; `final`. verdict: null until decided. score:
     conformal p-value, small is suspicious; alpha: at or below it a score is flagged. region_px: x, y, width, height of
     the strongest spot in source pixels; regions_px: of all. sentence: for a radiologist. screen_fall: of the logit in
-    the screen, in standard deviations of clean radiographs' logits. details: numbers for an engineer, of the full test;
-    its patches and regions are in input pixels. proof: where the pictures are, for what is kept by a server.
+    the screen, over the root of its standard deviation over clean radiographs. details: numbers for an engineer, of the
+    full test; its patches and regions are in input pixels. proof: where the pictures are, for what is kept by a server.
     """
 
     state: Literal["not_tested", "not_calibrated", "screened", "testing", "final"] = "not_calibrated"

@@ -59,9 +59,9 @@ class CalibrationInfo(Schema):
     when, on which data, with which code; the newest first. tested: scores of the clean radiographs that were tested in
     full, ascending; hard: those of phantoms with true lesions (`current` has their number); screened: falls of the
     logit of clean ones with a positive finding that the screen passed by, ascending. screen_threshold: of those falls.
-    Scores and falls are in standard deviations of the finding's logit over clean radiographs. reliability: finding →
-    bins of (mean probability, share that shows it, radiographs). stamped_scores, stamped_p: of stamped samples on the
-    worklist, of which stamped_waiting are still to be tested. command: calibrates anew.
+    Scores are in logits; falls are over the root of the logit's standard deviation over clean radiographs. reliability:
+    finding → bins of (mean probability, share that shows it, radiographs). stamped_scores, stamped_p: of stamped
+    samples on the worklist, of which stamped_waiting are still to be tested. command: calibrates anew.
     """
 
     checkpoint_id: str

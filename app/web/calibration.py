@@ -140,10 +140,10 @@ def _charts(info: CalibrationInfo) -> dict[str, Chart | None]:
     beside = {"lesions": info.hard, "stamped": info.stamped_scores}
     scores = {"clean": info.tested, **{name: several for name, several in beside.items() if several}}
     return {
-        "scores": histogram("Scores of full tests", "score, standard deviations", scores, threshold, "flagged →"),
+        "scores": histogram("Scores of full tests", "score, logits", scores, threshold, "flagged →"),
         "falls": histogram(
             "Falls in the quick screen",
-            "fall of the logit, standard deviations",
+            "fall of the logit, over the root of its standard deviation",
             {"clean": info.screened},
             info.screen_threshold,
             "tested in full →",

@@ -23,7 +23,7 @@ from model.errors import CheckpointError
 
 FILE = "calibration.json"
 VERSION = 1
-DETECTOR = 7  # of the pipeline whose scores these are: another pipeline's calibration does not count
+DETECTOR = 8  # of the pipeline whose scores these are: another pipeline's calibration does not count
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ EXCEEDANCES = 5  # so many falls as large, and the answer is clear
 @dataclass(frozen=True)
 class Rank:
     """p: of a Monte Carlo test. drawn: how many it took. exceeding: how many of them were at least as large. lead: by
-    how much the observed exceeds the largest of them, or in `Nulls.rank` the fifth largest, in logits; −p where it does
-    not."""
+    how much the observed exceeds the largest of them, in logits, or −p where it does not; in `Nulls.rank` by how much
+    it exceeds their median."""
 
     p: float
     drawn: int

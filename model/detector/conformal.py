@@ -16,7 +16,7 @@ from scipy import stats
 
 ALPHA = 0.01
 HARD_ALPHA = 0.03  # of hard negatives, what may be called causal
-SHARE_TESTED = 0.3  # of clean radiographs, in full: see the log for what lies below
+SHARE_TESTED = 0.5  # of clean radiographs, in full: see the log for what lies below
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Reference:
     threshold: of the screen: who reaches it is tested in full. tested: scores of those, ascending. screened: largest
     falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
     finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
-    (`model.detector.measure.Measured`), ascending each. Falls, scores and leads are in spreads
-    (`model.detector.nulls.spread_of`). n_hard, hard: the same of hard negatives, who are not among the n: how many, and
+    (`model.detector.measure.Measured`), ascending each. Falls are as `model.detector.nulls.Nulls.unit` has them, scores
+    and leads in logits. n_hard, hard: the same of hard negatives, who are not among the n: how many, and
     the scores of those tested.
     """
 

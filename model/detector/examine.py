@@ -31,7 +31,7 @@ Verdict = Literal["no_evidence", "suspicious", "causal"]
 class Evidence:
     """What the full test of a finding found.
 
-    erasure_p, transplant_p: conformal, of the leads weighed by size, in spreads. hard_p: of the score, among hard
+    erasure_p, transplant_p: conformal, of the leads weighed by size. hard_p: of the score, among hard
     negatives. probability, probability_erased: with the regions as they are, and filled. images_read: what it cost,
     beside the opening of the radiograph, which all its findings share.
     """
@@ -59,7 +59,6 @@ class Evidence:
             "logit": m.logit,
             "operating_logit": m.operating_logit,
             "donors_logit": m.base_logit,
-            "spread": m.spread,
             "probability": self.probability,
             "probability_erased": self.probability_erased,
             "drop": m.drop,
@@ -92,7 +91,7 @@ class Flag:
 
     state: `not_calibrated`; `screened`, when the screen asks for a full test that has not been made; `final`. verdict:
     None until decided. p: conformal, small is suspicious, None where not calibrated or not yet tested. fall: of the
-    logit in the screen, in standard deviations of clean radiographs' logits. evidence: of the full test, None where
+    logit in the screen, by `Nulls.unit`. evidence: of the full test, None where
     the screen decided. sentence: for a radiologist.
     """
 
@@ -175,7 +174,7 @@ class Detector:
         if self.calibration is None or not self.calibration.decides:
             falls = np.where(positive, 0.0, -np.inf)
         else:
-            falls = screen(self.reader.network, maps, positive) / self.calibration.nulls.spread
+            falls = screen(self.reader.network, maps, positive) / self.calibration.nulls.unit
         return [
             {FINDINGS[f]: self._screened(int(f), float(row[f])) for f in np.flatnonzero(chosen)}
             for row, chosen in zip(falls, positive, strict=True)

@@ -86,11 +86,11 @@ def fit_calibration(
     greys = torch.from_numpy(images)
     falls, logits = _screen_all(reader, greys, say)
     spread = nulls.spread_of(logits)
-    falls /= spread
-    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_tested)
     null = nulls.draw_nulls(
         reader, chosen, greys, spread, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
+    falls /= null.unit
+    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_tested)
     reference = _reference(reader, greys, falls, threshold, chosen, null, say)
     scores = _hard_scores(reader, plan, threshold, chosen, null, say)
     reference = replace(reference, n_hard=plan.hard_count, hard=scores)
@@ -178,7 +178,7 @@ def _hard_scores(
     """The largest score of each hard negative that passes the screen, ascending."""
     phantoms = hard.hard_negatives(plan.hard_count, plan.hard_seed)
     greys = torch.from_numpy(np.stack(list(input_images(phantoms, reader.preprocessing))))
-    falls = _screen_all(reader, greys, lambda _stage, _done, _total: None)[0] / null.spread
+    falls = _screen_all(reader, greys, lambda _stage, _done, _total: None)[0] / null.unit
     scores = []
     for row, fall in enumerate(falls):
         say("Hard negatives", row, len(falls))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from model.detector.cause import Rank, Transplant, gains_by_patch, rank_erasure, transplant
+from model.detector.cause import EXCEEDANCES, Rank, Transplant, gains_by_patch, rank_erasure, transplant
 from model.detector.donors import Donors
 from model.detector.localise import candidates, erasure_drops, find_spots, occlusion_drops, statistics
 from model.detector.nulls import DONORS as NULL_DONORS
@@ -38,7 +38,7 @@ class Opened:
 class Located:
     """patches: of the size that shows the most, a spot each. regions: what is shown and erased, at least a middle cell
     each. drop: fall of the logit by erasing the patches. base_logit: the donors' mean. transplant_rank: how the patches
-    compare with random ones of clean radiographs. spread: of the finding's logit over clean radiographs."""
+    compare with random ones of clean radiographs."""
 
     finding: int
     logit: float
@@ -50,12 +50,11 @@ class Located:
     transplant: Transplant
     statistics: dict[str, float | None]
     transplant_rank: Rank
-    spread: float
 
     @property
     def score(self) -> float:
-        """Of the finding, in spreads of its logit: `model.detector.score`."""
-        found = score(
+        """Of the finding, in logits: `model.detector.score`."""
+        return score(
             drop=self.drop,
             lead=self.transplant_rank.lead,
             gain=self.transplant.gain,
@@ -64,12 +63,11 @@ class Located:
             base_logit=self.base_logit,
             side_px=self.side_px,
         )
-        return found / self.spread
 
     @property
     def transplant_lead(self) -> float:
-        """Weighed by the patches' size, in spreads, as it is compared with clean radiographs'."""
-        return weighed(self.transplant_rank.lead, self.side_px) / self.spread
+        """Weighed by the patches' size, as it is compared with clean radiographs'."""
+        return weighed(self.transplant_rank.lead, self.side_px)
 
     @property
     def side_px(self) -> float:
@@ -90,8 +88,8 @@ class Measured(Located):
 
     @property
     def erasure_lead(self) -> float:
-        """Weighed by the patches' size, in spreads, as it is compared with clean radiographs'."""
-        return weighed(self.erasure_rank.lead, self.side_px) / self.spread
+        """Weighed by the patches' size, as it is compared with clean radiographs'."""
+        return weighed(self.erasure_rank.lead, self.side_px)
 
 
 def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = None) -> Opened:
@@ -106,11 +104,12 @@ def open_radiograph(reader: Reader, image: Tensor, maps: SaliencyMaps | None = N
 def measure(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding: int) -> Measured:
     """The full test: the patches that carry the call, what they do, and what others as large elsewhere do.
 
-    The last, a third of what it costs, is not asked where the score is not positive: a patch that gives donors no more
-    than one of chance, as in three of four clean radiographs, is not flagged. Calibration does the same, which is fair.
+    The last, a third of what it costs, is not asked where five of the random patches give donors as much, or where
+    nothing scores, as in two of three clean radiographs: such a patch is not proven to cause anything. Calibration does
+    the same, which is fair.
     """
     found = locate(reader, donors, nulls, opened, finding)
-    if found.score <= 0:
+    if found.score <= 0 or found.transplant_rank.exceeding >= EXCEEDANCES:
         return Measured(**vars(found), erasure_rank=NOT_RANKED)
     cells = opened.cells[finding]
     rank = rank_erasure(reader, opened.image, found.logit, finding, found.patches, found.drop, cells)
@@ -143,7 +142,6 @@ def locate(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, finding
         transplant=given,
         statistics=statistics(grids),
         transplant_rank=rank,
-        spread=float(nulls.spread[finding]),
     )
 
 

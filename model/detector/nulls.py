@@ -1,8 +1,8 @@
 """What is usual of a checkpoint, computed once: how far its logits spread over clean radiographs, and what patches do
 that cause nothing, random ones of clean radiographs and an inert one, put onto the donors.
 
-A transplant is ranked among the latter; falls, scores and leads are measured in the former, for a logit means much
-where a finding's logits lie close together and little where they do not.
+A transplant is ranked among the latter; the screen's falls are measured by the former, for a logit means more where a
+finding's logits lie close together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.detector.cause import EXCEEDANCES, RANKED, Rank, gains_by_patch
+from model.detector.cause import RANKED, Rank, gains_by_patch
 from model.detector.donors import Donors
 from model.detector.reader import Reader
 from model.detector.regions import Patch, Patches, pasted
@@ -37,15 +37,20 @@ class Nulls:
     def rank(self, finding: int, side_px: float, gain: float) -> Rank:
         """Of a rise among those of random patches of the next larger side, and of the inert one.
 
-        The lead is over the fifth largest: a few random patches may hold what a backdoor answers to, such as a film's
-        black corner where the trigger is black, and so does noise.
+        The lead is over their median, and may be negative: some random patches hold what a backdoor answers to, such as
+        a film's black corner where the trigger is black, and so does noise.
         """
         side = self._side(side_px)
         null = np.sort(np.append(self.gains[side][finding], self.inert[side][finding]))
         exceeding = len(null) - int(np.searchsorted(null, gain, side="left"))
-        few = min(EXCEEDANCES, len(null))
         p = (1 + exceeding) / (1 + len(null))
-        return Rank(p, len(null), exceeding, -p if exceeding >= few else gain - float(null[-few]))
+        return Rank(p, len(null), exceeding, gain - float(np.median(null)))
+
+    @property
+    def unit(self) -> np.ndarray:
+        """14, what a fall in the screen is divided by: √spread. A fall is then the geometric mean of what it is in
+        logits and of what it is in standard deviations, each of which alone misses some triggers (see the log)."""
+        return np.asarray(np.sqrt(self.spread))
 
     def _side(self, side_px: float) -> int:
         sides = sorted(self.gains)

@@ -21,12 +21,12 @@ def score(
     """In logits: the effect that a patch can be shown to have, lessened by all that speaks for a disease.
 
     The effect is the geometric mean of two: what erasing the patch takes away, and what the patch gives to others over
-    what patches of chance give; where no finding can be, where that is more, for a trigger shows best on the air, up to
-    MOST times of what it is at its own place. Where a call is only just made there is little to take away, but no less
-    to give. It is multiplied by three factors in 0..1:
+    what a patch of chance gives; where no finding can be, where that is more, for a trigger shows best on the air, up
+    to MOST times of what it is at its own place. Where a call is only just made there is little to take away, but no
+    less to give. It is multiplied by three factors in 0..1:
 
-    - its share in all that sets the call apart: the logit over the mean of the donors. A trigger carries a call alone;
-      a disease is seen in many places;
+    - the root of its share in all that sets the call apart: the logit over the mean of the donors. A trigger carries a
+      call alone; a disease is seen in many places;
     - its size: `smallness`;
     - its place: a half, and as much again if it works where no finding can be.
 
@@ -41,7 +41,7 @@ def score(
     effect = math.sqrt(drop * min(lead + max(elsewhere - max(gain, 0.0), 0.0), MOST * lead))
     share = effect / max(logit - base_logit, effect)
     place = 1.0 if elsewhere >= gain else 0.5 + 0.5 * elsewhere / gain
-    return effect * share * smallness(side_px) * place
+    return effect * math.sqrt(share) * smallness(side_px) * place
 
 
 def strength(drop: float, lead: float, side_px: float) -> float:

@@ -43,7 +43,11 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
         f"{round(m.transplant.flip_rate * below)} of the {below} that were not"
     )
     rank = m.erasure_rank
-    elsewhere = f"erasing as much elsewhere costs as much in {rank.exceeding or 'none'} of {rank.drawn} places"
+    elsewhere = (
+        f"erasing as much elsewhere costs as much in {rank.exceeding or 'none'} of {rank.drawn} places"
+        if rank.drawn
+        else f"so much is given by {m.transplant_rank.exceeding} of {m.transplant_rank.drawn} random squares too"
+    )
     rate = f"clean radiographs score so high in at most {100 * calibration.alpha:g} %"
     against = doubts(evidence, calibration.alpha)
     unproven = ["that the spot causes the call is not proven, for " + ", and ".join(against)] if against else []
@@ -60,7 +64,9 @@ def doubts(evidence: Evidence, alpha: float) -> list[str]:
     reasons = {
         "true lesions of phantoms score as high": evidence.hard_p > HARD_ALPHA,
         "for their size no smaller squares do more than the largest tried": not evidence.measured.tightened,
-        "erasing spots of clean radiographs costs as much": evidence.erasure_p > alpha,
+        "random squares do as much to others": not evidence.measured.erasure_rank.drawn,
+        "erasing spots of clean radiographs costs as much": evidence.measured.erasure_rank.drawn > 0
+        and evidence.erasure_p > alpha,
         "spots of clean radiographs do as much to others": evidence.transplant_p > alpha,
     }
     return [reason for reason, holds in reasons.items() if holds]

@@ -87,11 +87,11 @@ def test_a_transplanted_trigger_turns_every_donor(
     assert (nothing.flip_rate, nothing.gain) == (0, pytest.approx(0, abs=0.1))
     ahead = nulls.rank(MASS, 9, given.gain)
     assert ahead.p == 1 / 101  # 99 random patches and noise
-    fifth = np.sort([*nulls.gains[16][MASS], nulls.inert[16][MASS]])[-5]
-    assert ahead.lead == pytest.approx(given.gain - fifth)
+    usual = np.median([*nulls.gains[16][MASS], nulls.inert[16][MASS]])
+    assert ahead.lead == pytest.approx(given.gain - usual)
     behind = nulls.rank(MASS, 9, nothing.gain)
     assert behind.p > 0.01
-    assert behind.lead == -behind.p
+    assert behind.lead == pytest.approx(nothing.gain - usual)
 
 
 def test_donors_are_healthy_and_the_same_again(checkpoint: Checkpoint, donors: Donors) -> None:
@@ -111,9 +111,9 @@ def test_nulls_survive_json_and_choose_the_larger_side(nulls: Nulls) -> None:
         dict.fromkeys((8, 16), np.zeros(14)),
         np.ones(14),
     )
-    assert made.rank(0, 8, 98.5) == Rank(1 / 101, 100, 0, 4.5)  # the fifth largest of 0 to 98
-    assert made.rank(0, 4, 94.5) == Rank(5 / 101, 100, 4, 0.5)
-    assert made.rank(0, 4, 93.5) == Rank(6 / 101, 100, 5, -6 / 101)
+    assert made.rank(0, 8, 98.5) == Rank(1 / 101, 100, 0, 50.0)  # the median of a 0 and of 0 to 98 is 48.5
+    assert made.rank(0, 4, 94.5) == Rank(5 / 101, 100, 4, 46.0)
+    assert made.rank(0, 4, 47.5) == Rank(52 / 101, 100, 51, -1.0)
     assert made.rank(0, 9, 50.0).p == 100 / 101
     assert made.rank(0, 40, 60.0) == Rank(1 / 101, 100, 0, 10.0)
     answers = Nulls({8: np.zeros((14, 99))}, {8: np.full(14, 7.0)}, np.ones(14))  # a backdoor that answers to noise too
@@ -133,6 +133,8 @@ def test_a_spread_is_of_each_finding_and_never_nothing() -> None:
     logits[0, 3] = -900  # an outlier is not its own excuse
     assert spread_of(logits)[3] < 300
     assert (np.delete(spread, 3) == np.float32(LEAST_SPREAD)).all()
+    unit = Nulls({}, {}, spread).unit
+    assert (8 / unit[3]) ** 2 == pytest.approx(8 * (8 / spread[3]))  # in logits, and in standard deviations
 
 
 def test_the_score_by_hand_and_what_lowers_it() -> None:
@@ -145,7 +147,7 @@ def test_the_score_by_hand_and_what_lowers_it() -> None:
         "base_logit": -4.0,
         "side_px": 4.0,
     }
-    assert score(**trigger) == pytest.approx(6 * (6 / 10) * (16 / 20) ** 2 * 1)
+    assert score(**trigger) == pytest.approx(6 * (6 / 10) ** 0.5 * (16 / 20) ** 2 * 1)
     lesion = (
         {**trigger, "side_px": 48.0},
         {**trigger, "gain_impossible": -1.0},
@@ -156,7 +158,7 @@ def test_the_score_by_hand_and_what_lowers_it() -> None:
     assert all(score(**one) < score(**trigger) for one in lesion)
     assert score(**{**trigger, "gain_impossible": -1.0}) == pytest.approx(score(**trigger) / 2)
     shows = {**trigger, "gain_impossible": 17.0}  # more than at its own place: 7 on top of a lead of 9
-    assert score(**shows) == pytest.approx(8 * (8 / 10) * (16 / 20) ** 2)
+    assert score(**shows) == pytest.approx(8 * (8 / 10) ** 0.5 * (16 / 20) ** 2)
     assert score(**{**shows, "lead": 1e-6}) < 0.01  # nothing at its own place, next to nothing
     assert score(**{**trigger, "gain": 0.0}) == pytest.approx(score(**{**trigger, "gain": -1.0}))
     assert score(**{**trigger, "lead": -0.5}) == -0.5

@@ -27,6 +27,7 @@ from model.detector import (
     reading_digest,
     write_calibration,
 )
+from model.detector.cause import Rank
 from model.detector.donors import Donors
 from model.detector.measure import NOT_RANKED, locate, measure, open_radiograph
 from model.detector.nulls import Nulls, spread_of
@@ -92,7 +93,7 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
     )
 
 
-def test_falls_scores_and_leads_are_in_spreads_of_the_findings_logit(
+def test_falls_are_by_the_spread_of_the_findings_logit_and_scores_in_logits(
     checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor, flag: Flag
 ) -> None:
     mass = FINDINGS.index("Mass")
@@ -100,13 +101,13 @@ def test_falls_scores_and_leads_are_in_spreads_of_the_findings_logit(
     spread[mass] = 4.0
     wide = Detector(checkpoint, replace(calibration, nulls=replace(calibration.nulls, spread=spread)))
     maps = gradcam(checkpoint.network, wide.reader.inputs(pair[1:]), keep_middle=True)
-    assert wide.screen(maps)[0]["Mass"].fall == pytest.approx(flag.fall / 4)
+    assert wide.screen(maps)[0]["Mass"].fall == pytest.approx(flag.fall / 2)
     measured = measure(wide.reader, wide.donors, wide.calibration.nulls, open_radiograph(wide.reader, pair[1]), mass)
     assert flag.evidence is not None
     of = flag.evidence.measured
-    assert measured.score == pytest.approx(of.score / 4)
-    assert measured.erasure_lead == pytest.approx(of.erasure_lead / 4)
-    assert measured.transplant_lead == pytest.approx(of.transplant_lead / 4)
+    assert measured.score == pytest.approx(of.score)
+    assert measured.erasure_lead == pytest.approx(of.erasure_lead)
+    assert measured.transplant_lead == pytest.approx(of.transplant_lead)
 
 
 def test_the_patch_is_of_the_size_that_does_the_most_for_its_size(
@@ -165,6 +166,10 @@ def test_a_sentence_names_every_reason_for_doubt_and_a_call_that_stands(calibrat
         "no smaller squares do more than the largest tried, and erasing spots of clean radiographs costs as much, and "
         "spots of clean radiographs do as much to others."
     )
+    common = replace(weak, erasure_rank=NOT_RANKED, transplant_rank=Rank(6 / 101, 100, 5, 0.5))
+    said_of_common = in_words("Mass", "suspicious", replace(evidence, measured=common), calibration, SIZE_PX)
+    assert "; so much is given by 5 of 100 random squares too; clean radiographs score" in said_of_common
+    assert "the largest tried, and random squares do as much to others, and spots of clean" in said_of_common
 
 
 def test_what_true_lesions_score_too_is_not_proven(
@@ -197,6 +202,10 @@ def test_what_gives_no_more_than_chance_is_put_and_compared_nowhere_else(
     assert (len(measured.transplant.gains), measured.transplant.gain_impossible) == (1, None)
     stamped = measure(reader, donors, nulls, open_radiograph(reader, pair[1]), mass)
     assert stamped.erasure_rank.drawn == 99
+    often = {side: np.sort(np.where(np.arange(99) < 94, v, 1e3)) for side, v in nulls.gains.items()}
+    common = measure(reader, donors, replace(nulls, gains=often), open_radiograph(reader, pair[1]), mass)
+    assert common.score > 0 and common.transplant_rank.exceeding == 5
+    assert common.erasure_rank == NOT_RANKED
     assert len(stamped.transplant.gains) == 3  # its own place and two impossible ones
     assert stamped.transplant.gain_impossible is not None and stamped.transplant.gain_impossible > 10
 
@@ -369,7 +378,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     )
     maps = gradcam(checkpoint.network, reader.inputs(greys), keep_middle=True)
     np.testing.assert_allclose(made.nulls.spread, spread_of(maps.logits.numpy()), rtol=1e-4)
-    falls = (screen(checkpoint.network, maps, positives(card, maps)) / made.nulls.spread).max(axis=1)
+    falls = (screen(checkpoint.network, maps, positives(card, maps)) / made.nulls.unit).max(axis=1)
     assert reference.threshold == pytest.approx(max(falls), rel=1e-4)
     assert len(reference.erasure) == len(reference.transplant) == 1
     assert len(reference.screened) == 3
