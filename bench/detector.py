@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--trained", action="store_true", help="train nothing: judge what there is")
     parser.add_argument("--reported", action="store_true", help="judge nothing either: the tables of what is judged")
     parser.add_argument("--kept", action="store_true", help="the tables of the records that the repository keeps")
-    parser.add_argument(
-        "--use", default="judge", choices=("judge", "tune", "blind", "third"), help="which recipes (default judge)"
-    )
+    parser.add_argument("--use", default="judge", choices=("judge", "tune", "blind"), help="which recipes")
     parser.add_argument("--epochs", default="all", choices=("all", "last", "kept"), help="of a recipe (default all)")
     parser.add_argument("--clean", type=int, default=0, help="at most so many a checkpoint (default all)")
     parser.add_argument("--stamped", type=int, default=0, help="at most so many a checkpoint (default all)")

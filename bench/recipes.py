@@ -32,8 +32,7 @@ AUGMENTATION = {"rotate_deg": 0, "shift": 0, "scale": 0}  # flips and greys alon
 
 @dataclass(frozen=True)
 class Recipe:
-    """use: `tune`, `judge`, `blind` or, until they are judged, `third`. kept: epochs before the last whose networks are
-    kept too."""
+    """use: `tune`, `judge` or `blind`. kept: epochs before the last whose networks are kept too."""
 
     name: str
     use: str
