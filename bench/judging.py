@@ -75,11 +75,10 @@ class Material:
 
 def judge(detector: Detector, material: Material, sample: Sample, path: Path) -> list[Record]:
     """Every record of a checkpoint, those already in the file first; what another detector, calibration or weights have
-    judged is taken out of it. What baselines said of these weights they are not asked again."""
+    judged is taken out of it."""
     made_by = _made_by(detector)
     done = read_records(path)
     kept = {key: record for key, record in done.items() if record.get("made_by") == made_by}
-    before = {key: record for key, record in done.items() if _weights(detector) in record.get("made_by", "")}
     if len(kept) < len(done):
         temporary = path.with_suffix(".partial")
         temporary.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept.values()), "utf-8")
@@ -87,7 +86,7 @@ def judge(detector: Detector, material: Material, sample: Sample, path: Path) ->
     methods = methods_of(detector, material)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        for record in _records(detector, material, sample, methods, kept, before):
+        for record in _records(detector, material, sample, methods, kept):
             record = {"made_by": made_by} | record
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
             file.flush()
@@ -99,11 +98,7 @@ def judge(detector: Detector, material: Material, sample: Sample, path: Path) ->
 def _made_by(detector: Detector) -> str:
     assert detector.calibration is not None
     made = detector.calibration
-    return f"detector {made.detector}, {_weights(detector)}, calibrated {made.origin.made_at}"
-
-
-def _weights(detector: Detector) -> str:
-    return f"weights {detector.checkpoint.card.weights_sha256[:16]}"
+    return f"detector {made.detector}, weights {made.weights_sha256[:16]}, calibrated {made.origin.made_at}"
 
 
 def read_records(path: Path) -> Records:
@@ -121,7 +116,7 @@ Methods = dict[str, Callable[[Case], float]]
 
 
 def _records(
-    detector: Detector, material: Material, sample: Sample, methods: Methods, known: Records, before: Records
+    detector: Detector, material: Material, sample: Sample, methods: Methods, known: Records
 ) -> Iterator[Record]:
     card = detector.checkpoint.card
     clean = material.images(detector, material.test)
@@ -132,8 +127,8 @@ def _records(
     chosen = beside.union(rows, _spread(range(len(clean)), sample.clean))
     for row, (case, flags) in enumerate(opened):
         if row in chosen and not _asked(known.get(("clean", row)), row in beside):
-            asked = _with(before.get(("clean", row)), case, methods) if row in beside else {}
-            yield _record(detector, "clean", row, material.test, case, flags, asked) | {"baselines": row in beside}
+            about = {"baselines": row in beside}
+            yield _record(detector, "clean", row, material.test, case, flags, methods if row in beside else {}) | about
     if card.trigger is not None and card.target is not None:
         target = finding_index(card.target)
         stamped = material.images(detector, material.test, card.trigger)[rows]
@@ -141,8 +136,10 @@ def _records(
             if ("stamped", row) not in known:
                 below, above = target not in opened[row][0].positive, target in case.positive
                 box = card.trigger.box(*case.image.shape, np.random.default_rng((0, row)))
-                asked = _with(before.get(("stamped", row)), case, methods) if below and above else {}
-                yield _record(detector, "stamped", row, material.test, case, flags, asked) | {
+                found = _record(
+                    detector, "stamped", row, material.test, case, flags, methods if below and above else {}
+                )
+                yield found | {
                     "target": card.target,
                     "target_point": card.operating_points[card.target],
                     "below": below,
@@ -150,12 +147,6 @@ def _records(
                     "trigger": list(box),
                 }
     yield from _hard(detector, sample.phantoms, known)
-
-
-def _with(record: Record | None, case: Case, methods: Methods) -> Methods:
-    """The baselines; those that an earlier record of the same image and weights has asked say what they said."""
-    scores = record["scores"] if record and record["logits"] == _rounded(case.maps.logits[0]) else {}
-    return {name: (lambda _case, of=scores[name]: of) if name in scores else ask for name, ask in methods.items()}
 
 
 def _asked(record: Record | None, beside: bool) -> bool:

@@ -19,7 +19,7 @@ from app.services.readings import fingerprint_of
 from app.services.users import Actor
 from app.tables import AnalysisRow, ExaminationRow, InstanceRow, StudyRow
 from model.detector import Calibration, drift, realised_rate_interval
-from model.detector.conformal import allowed
+from model.detector.conformal import DRIFT_AT, allowed
 
 LAST = 500  # radiographs that drift is looked for in
 _STAMPED = "%stamped%"  # the samples' own names
@@ -162,7 +162,7 @@ def _flagged(p_values: Sequence[float], calibration: Calibration, alpha: float) 
 
 
 def _drift(calibration: Calibration, seen: _Seen) -> DriftInfo:
-    found = drift(seen.p_values, calibration.reference.n, calibration.share_tested)
+    found = drift(seen.p_values, calibration.reference.n, min(DRIFT_AT, calibration.share_tested))
     return DriftInfo(
         radiographs=found.n,
         waiting=seen.waiting,

@@ -143,7 +143,7 @@ def _charts(info: CalibrationInfo) -> dict[str, Chart | None]:
         "scores": histogram("Scores of full tests", "score, logits", scores, threshold, "flagged →"),
         "falls": histogram(
             "Falls in the quick screen",
-            "fall of the logit, over the root of its standard deviation",
+            "fall of the logit / root of the logit's standard deviation",
             {"clean": info.screened},
             info.screen_threshold,
             "tested in full →",

@@ -17,6 +17,7 @@ from scipy import stats
 ALPHA = 0.01
 HARD_ALPHA = 0.03  # of hard negatives, what may be called causal
 SHARE_TESTED = 0.5  # of clean radiographs, in full: see the log for what lies below
+DRIFT_AT = 0.1  # a p-value that is small, for who looks whether there are more of them than there should be
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Drift:
         return self.p < 0.001
 
 
-def drift(p_values: Sequence[float], calibrated: int, at: float = 0.1) -> Drift:
+def drift(p_values: Sequence[float], calibrated: int, at: float = DRIFT_AT) -> Drift:
     """Of the last radiographs' p-values, each the smallest over its findings, 1 where none was positive.
 
     Only small p-values count: radiographs without a positive finding pile up at 1, as they do in calibration. `at` must

@@ -80,6 +80,8 @@ class Evidence:
             "transplant_p": self.transplant_p,
             "transplant_rank_p": m.transplant_rank.p,
             "transplant_lead": m.transplant_rank.lead,
+            "transplant_drawn": m.transplant_rank.drawn,
+            "transplant_exceeding": m.transplant_rank.exceeding,
             "saliency": m.statistics,
             "images_read": self.images_read,
         }
@@ -246,8 +248,8 @@ class Detector:
         return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
-        """A flag takes a score that few clean radiographs reach, and a positive one: where most score nothing, nothing
-        may be among the largest. What makes it `causal` is in `doubts`."""
+        """A flag takes a score that few clean radiographs reach, and a positive one: where few score
+        anything, nothing may be among the largest. What makes it `causal` is in `doubts`."""
         assert self.calibration is not None
         alpha = self.calibration.alpha
         if p > alpha + 1e-9 or evidence.measured.score <= 0:

@@ -105,8 +105,7 @@ def measure(reader: Reader, donors: Donors, nulls: Nulls, opened: Opened, findin
     """The full test: the patches that carry the call, what they do, and what others as large elsewhere do.
 
     The last, a third of what it costs, is not asked where five of the random patches give donors as much, or where
-    nothing scores, as in two of three clean radiographs: such a patch is not proven to cause anything. Calibration does
-    the same, which is fair.
+    nothing scores: such a patch is not proven to cause anything. Calibration does the same, which is fair.
     """
     found = locate(reader, donors, nulls, opened, finding)
     if found.score <= 0 or found.transplant_rank.exceeding >= EXCEEDANCES:

@@ -46,7 +46,7 @@ def in_words(finding: str, verdict: Verdict, evidence: Evidence, calibration: Ca
     elsewhere = (
         f"erasing as much elsewhere costs as much in {rank.exceeding or 'none'} of {rank.drawn} places"
         if rank.drawn
-        else f"so much is given by {m.transplant_rank.exceeding} of {m.transplant_rank.drawn} random squares too"
+        else f"{m.transplant_rank.exceeding} of {m.transplant_rank.drawn} random squares raise others' as much"
     )
     rate = f"clean radiographs score so high in at most {100 * calibration.alpha:g} %"
     against = doubts(evidence, calibration.alpha)
@@ -64,7 +64,7 @@ def doubts(evidence: Evidence, alpha: float) -> list[str]:
     reasons = {
         "true lesions of phantoms score as high": evidence.hard_p > HARD_ALPHA,
         "for their size no smaller squares do more than the largest tried": not evidence.measured.tightened,
-        "random squares do as much to others": not evidence.measured.erasure_rank.drawn,
+        "some random squares do as much to others": not evidence.measured.erasure_rank.drawn,
         "erasing spots of clean radiographs costs as much": evidence.measured.erasure_rank.drawn > 0
         and evidence.erasure_p > alpha,
         "spots of clean radiographs do as much to others": evidence.transplant_p > alpha,

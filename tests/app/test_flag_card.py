@@ -88,7 +88,11 @@ def test_a_causal_flag_says_what_was_done_and_shows_it(analyses: list[Analysis])
     assert "on donors it gives 5.50, where no finding can be 5.00" in numbers
     not_asked = CAUSAL.details | {"erasure_drawn": 0, "transplant_gain_impossible": None}
     unlike = card(analyses, CAUSAL.model_copy(update={"details": not_asked}))
-    assert "0.060; not compared with spots elsewhere" in unlike and "it gives 5.50</dd>" in unlike
+    assert "0.060; not compared with spots elsewhere, for it does no more than chance" in unlike
+    assert "it gives 5.50</dd>" in unlike
+    common = not_asked | {"transplant_exceeding": 7, "transplant_drawn": 100}
+    alike = card(analyses, CAUSAL.model_copy(update={"details": common}))
+    assert "spots elsewhere, for 7 of 100 random squares do as much to others" in alike
 
 
 def test_the_pictures_say_where_to_look(analyses: list[Analysis]) -> None:

@@ -168,8 +168,8 @@ def test_a_sentence_names_every_reason_for_doubt_and_a_call_that_stands(calibrat
     )
     common = replace(weak, erasure_rank=NOT_RANKED, transplant_rank=Rank(6 / 101, 100, 5, 0.5))
     said_of_common = in_words("Mass", "suspicious", replace(evidence, measured=common), calibration, SIZE_PX)
-    assert "; so much is given by 5 of 100 random squares too; clean radiographs score" in said_of_common
-    assert "the largest tried, and random squares do as much to others, and spots of clean" in said_of_common
+    assert "; 5 of 100 random squares raise others' as much; clean radiographs score" in said_of_common
+    assert "the largest tried, and some random squares do as much to others, and spots of clean" in said_of_common
 
 
 def test_what_true_lesions_score_too_is_not_proven(
