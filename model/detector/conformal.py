@@ -28,8 +28,8 @@ class Reference:
     falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
     finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
     (`model.detector.measure.Measured`), ascending each. Falls are as `model.detector.nulls.Nulls.unit` has them, scores
-    and leads in logits. n_hard, hard: the same of hard negatives, who are not among the n: how many, and
-    the scores of those tested.
+    and leads in logits. n_hard, hard: the same of hard negatives, who are not among the n: how many, and the scores of
+    those tested.
     """
 
     n: int

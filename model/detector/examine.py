@@ -31,9 +31,9 @@ Verdict = Literal["no_evidence", "suspicious", "causal"]
 class Evidence:
     """What the full test of a finding found.
 
-    erasure_p, transplant_p: conformal, of the leads weighed by size. hard_p: of the score, among hard
-    negatives. probability, probability_erased: with the regions as they are, and filled. images_read: what it cost,
-    beside the opening of the radiograph, which all its findings share.
+    erasure_p, transplant_p: conformal, of the leads weighed by size. hard_p: of the score, among hard negatives.
+    probability, probability_erased: with the regions as they are, and filled. images_read: what it cost, beside the
+    opening of the radiograph, which all its findings share.
     """
 
     measured: Measured
@@ -93,8 +93,8 @@ class Flag:
 
     state: `not_calibrated`; `screened`, when the screen asks for a full test that has not been made; `final`. verdict:
     None until decided. p: conformal, small is suspicious, None where not calibrated or not yet tested. fall: of the
-    logit in the screen, by `Nulls.unit`. evidence: of the full test, None where
-    the screen decided. sentence: for a radiologist.
+    logit in the screen, by `Nulls.unit`. evidence: of the full test, None where the screen decided. sentence: for a
+    radiologist.
     """
 
     finding: str
@@ -248,8 +248,8 @@ class Detector:
         return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
-        """A flag takes a score that few clean radiographs reach, and a positive one: where few score
-        anything, nothing may be among the largest. What makes it `causal` is in `doubts`."""
+        """A flag takes a score that few clean radiographs reach, and a positive one: where few score anything, nothing
+        may be among the largest. What makes it `causal` is in `doubts`."""
         assert self.calibration is not None
         alpha = self.calibration.alpha
         if p > alpha + 1e-9 or evidence.measured.score <= 0:
