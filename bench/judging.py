@@ -34,7 +34,8 @@ from model.phantom import draw_phantom
 from model.saliency import SaliencyMaps, gradcam
 from model.trigger import Trigger
 
-TESTED = 1000.0  # lifts the score of a full test over every fall of the screen
+TESTED = 2000.0  # lifts the score of a full test over every fall by occlusion
+OCCLUDED = 1000.0  # lifts a fall by occlusion over every fall of the screen
 NEVER = -1e9  # the score of a radiograph without a positive finding
 MADE_UP = Trigger(size_px=6, place="random", pattern="noise")  # what the DCT classifier learns from
 PHANTOM_SEED, PHANTOM_PX = 5510, 256
@@ -232,7 +233,9 @@ def _order(flag: Flag) -> tuple[int, float]:
 
 def _score(flag: Flag) -> float:
     """The order that p-values have, without their steps."""
-    return TESTED + flag.evidence.measured.score if flag.evidence else flag.fall
+    if flag.evidence:
+        return TESTED + flag.evidence.measured.score
+    return flag.fall if flag.occlusion_fall is None else OCCLUDED + flag.occlusion_fall
 
 
 def methods_of(detector: Detector, material: Material) -> Methods:

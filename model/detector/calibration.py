@@ -23,7 +23,7 @@ from model.errors import CheckpointError
 
 FILE = "calibration.json"
 VERSION = 1
-DETECTOR = 8  # of the pipeline whose scores these are: another pipeline's calibration does not count
+DETECTOR = 9  # of the pipeline whose scores these are: another pipeline's calibration does not count
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,11 @@ class Calibration:
             "share_tested": self.share_tested,
             "n": self.reference.n,
             "screen_threshold": self.reference.threshold if math.isfinite(self.reference.threshold) else None,
+            "occlusion_threshold": self.reference.occlusion_threshold
+            if math.isfinite(self.reference.occlusion_threshold)
+            else None,
             "tested": list(self.reference.tested),
+            "occluded": list(self.reference.occluded),
             "screened": list(self.reference.screened),
             "erasure": list(self.reference.erasure),
             "transplant": list(self.reference.transplant),
@@ -137,17 +141,27 @@ class Calibration:
         try:
             if data["version"] != VERSION:
                 raise CheckpointError("bad_calibration", f"The calibration's version is not {VERSION}.")
-            tested, screened, erasure, transplant, hard = (
+            tested, screened, erasure, transplant, hard, occluded = (
                 tuple(sorted(_number(v) for v in data[key]))
-                for key in ("tested", "screened", "erasure", "transplant", "hard")
+                for key in ("tested", "screened", "erasure", "transplant", "hard", "occluded")
             )
             threshold = math.inf if data["screen_threshold"] is None else _number(data["screen_threshold"])
+            occlusion = -math.inf if data["occlusion_threshold"] is None else _number(data["occlusion_threshold"])
             return cls(
                 checkpoint_id=str(data["checkpoint"]["id"]),
                 weights_sha256=str(data["checkpoint"]["weights_sha256"]),
                 reading_sha256=str(data["checkpoint"]["reading_sha256"]),
                 reference=Reference(
-                    int(data["n"]), threshold, tested, screened, erasure, transplant, int(data["n_hard"]), hard
+                    int(data["n"]),
+                    threshold,
+                    tested,
+                    screened,
+                    erasure,
+                    transplant,
+                    int(data["n_hard"]),
+                    hard,
+                    occlusion,
+                    occluded,
                 ),
                 nulls=Nulls.from_json(data["nulls"]),
                 donors=DonorNames.from_json(data["donors"]),

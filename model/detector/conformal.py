@@ -16,7 +16,8 @@ from scipy import stats
 
 ALPHA = 0.01
 HARD_ALPHA = 0.03  # of hard negatives, what may be called causal
-SHARE_TESTED = 0.5  # of clean radiographs, in full: see the log for what lies below
+SHARE_SCREENED = 0.7  # of clean radiographs, whom the screen hands on
+SHARE_TESTED = 0.3  # of clean radiographs, in full: see the log for what lies below
 DRIFT_AT = 0.1  # a p-value that is small, for who looks whether there are more of them than there should be
 
 
@@ -24,9 +25,10 @@ DRIFT_AT = 0.1  # a p-value that is small, for who looks whether there are more 
 class Reference:
     """The scores of n clean radiographs.
 
-    threshold: of the screen: who reaches it is tested in full. tested: scores of those, ascending. screened: largest
-    falls in the screen of those with a positive finding that did not reach it, ascending. The rest has no positive
-    finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
+    threshold: of the screen: who reaches it is occluded. occlusion_threshold: of the largest fall by that: who reaches
+    it is tested in full. tested: scores of those, ascending. occluded: largest falls of those that did not reach the
+    latter, ascending. screened: largest falls in the screen of those with a positive finding that did not reach the
+    former, ascending. The rest has no positive finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
     (`model.detector.measure.Measured`), ascending each. Falls are as `model.detector.nulls.Nulls.unit` has them, scores
     and leads in logits. n_hard, hard: the same of hard negatives, who are not among the n: how many, and the scores of
     those tested.
@@ -40,9 +42,11 @@ class Reference:
     transplant: tuple[float, ...]
     n_hard: int = 0
     hard: tuple[float, ...] = ()
+    occlusion_threshold: float = -math.inf
+    occluded: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not len(self.tested) == len(self.erasure) == len(self.transplant) <= self.n - len(self.screened):
+        if not len(self.tested) == len(self.erasure) == len(self.transplant) <= self.n - self._passed_by:
             raise ValueError("every radiograph that was tested has one score and two leads, and none is counted twice")
         if len(self.hard) > self.n_hard:
             raise ValueError("every hard negative has at most one score")
@@ -65,9 +69,17 @@ class Reference:
         "Nodule" away and giving it gives it: that it is none, only what true nodules score can tell."""
         return (1 + _at_least(self.hard, score)) / (self.n_hard + 1)
 
+    def p_occluded(self, fall: float) -> float:
+        """The same of a finding that passed the screen and did not reach the threshold of occlusion."""
+        return (1 + len(self.tested) + _at_least(self.occluded, fall)) / (self.n + 1)
+
     def p_screened(self, fall: float) -> float:
         """The same of a finding that did not reach the screen's threshold."""
-        return (1 + len(self.tested) + _at_least(self.screened, fall)) / (self.n + 1)
+        return (1 + len(self.tested) + len(self.occluded) + _at_least(self.screened, fall)) / (self.n + 1)
+
+    @property
+    def _passed_by(self) -> int:
+        return len(self.screened) + len(self.occluded)
 
     def decides(self, alpha: float = ALPHA) -> bool:
         """Whether p can reach alpha at all: for 1 % it takes 99 radiographs."""

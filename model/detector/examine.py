@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -105,6 +105,7 @@ class Flag:
     fall: float
     evidence: Evidence | None
     sentence: str
+    occlusion_fall: float | None = None
 
     def regions_source_px(self, input_map: InputMap) -> list[tuple[int, int, int, int]]:
         """What the full test points at, the strongest spot first: x, y, width, height in whole source pixels."""
@@ -125,6 +126,7 @@ class Flag:
             "score": self.p,
             "alpha": self.alpha,
             "screen_fall": self.fall,
+            "occlusion_fall": self.occlusion_fall,
             "regions_px": [list(box) for box in self.regions_source_px(input_map)] if input_map else None,
             "evidence": self.evidence.to_json() if self.evidence else None,
             "sentence": self.sentence,
@@ -194,9 +196,13 @@ class Detector:
         asked = [name for name in chosen if flags[name].state == "screened"]
         if asked:
             assert self.calibration is not None  # else none is screened
-            nulls = self.calibration.nulls
+            nulls, reference = self.calibration.nulls, self.calibration.reference
             opened = open_radiograph(self.reader, grey, maps)
+            falls = dict(zip(FINDINGS, (opened.falls / nulls.unit).tolist(), strict=True))
             for name in asked:
+                if falls[name] < reference.occlusion_threshold:
+                    flags[name] = self._occluded(flags[name], falls[name])
+                    continue
                 began = self.reader.images_read
                 measured = measure(self.reader, self.donors, nulls, opened, FINDINGS.index(name))
                 flags[name] = self._tested(flags[name], opened, measured, began)
@@ -228,6 +234,12 @@ class Detector:
         if fall >= reference.threshold:
             return Flag(name, "screened", None, None, alpha, fall, None, SCREENED)
         return Flag(name, "final", "no_evidence", reference.p_screened(fall), alpha, fall, None, NO_EVIDENCE)
+
+    def _occluded(self, flag: Flag, fall: float) -> Flag:
+        """Of a finding whose call no part of the image carries so far that it is tested in full."""
+        assert self.calibration is not None
+        p = self.calibration.reference.p_occluded(fall)
+        return replace(flag, state="final", verdict="no_evidence", p=p, sentence=NO_EVIDENCE, occlusion_fall=fall)
 
     def _tested(self, flag: Flag, opened: Opened, measured: Measured, began: int) -> Flag:
         assert self.calibration is not None

@@ -16,7 +16,7 @@ from model.checkpoint import Checkpoint
 from model.datasets import Radiographs, input_images
 from model.detector import donors, hard, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
-from model.detector.conformal import ALPHA, SHARE_TESTED, Reference, screen_threshold
+from model.detector.conformal import ALPHA, SHARE_SCREENED, SHARE_TESTED, Reference, screen_threshold
 from model.detector.measure import locate, measure, open_radiograph
 from model.detector.reader import Reader, positives, reading_digest
 from model.detector.screen import screen
@@ -31,14 +31,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """alpha: false-positive rate of a flag, per radiograph. share_tested: of those that the screen hands on to
-    the full test, more than alpha. own_donors: patients of the data are the donors, and left out of the rest, where
+    """alpha: false-positive rate of a flag, per radiograph. share_screened: of those that the screen hands on.
+    share_tested: of those that are tested in full, more than alpha. own_donors: patients of the data are the donors, and left out of the rest, where
     there are enough for both; else phantoms are. donor_seed, donor_pool, donor_count: so many are chosen of the first
     phantoms of a series. hard_seed, hard_count: so many phantoms with a finding are the hard negatives. null_sides_px:
     of the random patches that transplants are ranked among.
     """
 
     alpha: float = ALPHA
+    share_screened: float = SHARE_SCREENED
     share_tested: float = SHARE_TESTED
     own_donors: bool = False
     donor_seed: int = donors.SEED
@@ -90,9 +91,8 @@ def fit_calibration(
         reader, chosen, greys, spread, plan.null_sides_px, lambda done, total: say("Random patches", done, total)
     )
     falls /= null.unit
-    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_tested)
-    reference = _reference(reader, greys, falls, threshold, chosen, null, say)
-    scores = _hard_scores(reader, plan, threshold, chosen, null, say)
+    reference = _reference(reader, plan, greys, falls, chosen, null, say)
+    scores = _hard_scores(reader, plan, reference, chosen, null, say)
     reference = replace(reference, n_hard=plan.hard_count, hard=scores)
     origin = Origin(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,45 +147,70 @@ def _decoded(radiographs: Radiographs, preprocessing: Preprocessing, say: Progre
 
 def _reference(
     reader: Reader,
+    plan: Plan,
     greys: torch.Tensor,
     falls: np.ndarray,
-    threshold: float,
     chosen: donors.Donors,
     null: nulls.Nulls,
     say: Progress,
 ) -> Reference:
-    """Full tests of every finding that passed the screen; of each radiograph the largest of either number counts."""
-    passed = np.flatnonzero(falls.max(axis=1) >= threshold)
+    """Full tests of every finding that passed the screen and then occlusion; of each radiograph the largest of either
+    number counts."""
+    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_screened)
+    passed = np.flatnonzero(falls.max(axis=1) >= threshold).tolist()
+    opened = {}
+    occluded = np.full_like(falls, -np.inf)
+    for done, row in enumerate(passed):
+        say("Occluding", done, len(passed))
+        opened[row] = open_radiograph(reader, greys[row])
+        occluded[row] = np.where(falls[row] >= threshold, opened[row].falls / null.unit, -np.inf)
+    say("Occluding", len(passed), len(passed))
+    largest_falls = occluded.max(axis=1)
+    occlusion_threshold = screen_threshold(largest_falls.tolist(), plan.share_tested)
+    tested = np.flatnonzero(largest_falls >= occlusion_threshold).tolist()
     largest = []
-    for done, row in enumerate(passed.tolist()):
-        say("Full tests", done, len(passed))
-        opened = open_radiograph(reader, greys[row])
+    for done, row in enumerate(tested):
+        say("Full tests", done, len(tested))
         several = []
-        for finding in np.flatnonzero(falls[row] >= threshold).tolist():
-            measured = measure(reader, chosen, null, opened, finding)
+        for finding in np.flatnonzero(occluded[row] >= occlusion_threshold).tolist():
+            measured = measure(reader, chosen, null, opened[row], finding)
             several.append((measured.score, measured.erasure_lead, measured.transplant_lead))
         largest.append(np.max(several, axis=0))
-    say("Full tests", len(passed), len(passed))
-    tested, erasures, transplants = (tuple(sorted(float(one[kind]) for one in largest)) for kind in range(3))
-    rest = falls.max(axis=1)[np.setdiff1d(np.arange(len(greys)), passed)]
-    screened = tuple(sorted(float(fall) for fall in rest if np.isfinite(fall)))
-    return Reference(len(greys), threshold, tested, screened, erasures, transplants)
+    say("Full tests", len(tested), len(tested))
+    scores, erasures, transplants = (tuple(sorted(float(one[kind]) for one in largest)) for kind in range(3))
+    return Reference(
+        len(greys),
+        threshold,
+        scores,
+        _finite(np.delete(falls.max(axis=1), passed)),
+        erasures,
+        transplants,
+        occlusion_threshold=occlusion_threshold,
+        occluded=_finite(np.delete(largest_falls, tested)),
+    )
+
+
+def _finite(falls: np.ndarray) -> tuple[float, ...]:
+    """Ascending."""
+    return tuple(sorted(falls[np.isfinite(falls)].tolist()))
 
 
 def _hard_scores(
-    reader: Reader, plan: Plan, threshold: float, chosen: donors.Donors, null: nulls.Nulls, say: Progress
+    reader: Reader, plan: Plan, reference: Reference, chosen: donors.Donors, null: nulls.Nulls, say: Progress
 ) -> tuple[float, ...]:
-    """The largest score of each hard negative that passes the screen, ascending."""
+    """The largest score of each hard negative that passes the screen and occlusion, ascending."""
     phantoms = hard.hard_negatives(plan.hard_count, plan.hard_seed)
     greys = torch.from_numpy(np.stack(list(input_images(phantoms, reader.preprocessing))))
     falls = _screen_all(reader, greys, lambda _stage, _done, _total: None)[0] / null.unit
     scores = []
     for row, fall in enumerate(falls):
         say("Hard negatives", row, len(falls))
-        passed = np.flatnonzero(fall >= threshold).tolist()
-        if passed:
+        passed = fall >= reference.threshold
+        if passed.any():
             opened = open_radiograph(reader, greys[row])
-            scores.append(max(locate(reader, chosen, null, opened, finding).score for finding in passed))
+            passed &= opened.falls / null.unit >= reference.occlusion_threshold
+            several = [locate(reader, chosen, null, opened, f).score for f in np.flatnonzero(passed).tolist()]
+            scores += [max(several)] if several else []
     say("Hard negatives", len(falls), len(falls))
     return tuple(sorted(scores))
 

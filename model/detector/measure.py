@@ -33,6 +33,11 @@ class Opened:
     maps: SaliencyMaps
     cells: np.ndarray
 
+    @property
+    def falls(self) -> np.ndarray:
+        """14, the largest of the cells' of each finding: what tells who is tested in full."""
+        return np.asarray(self.cells.max(axis=(1, 2)))
+
 
 @dataclass(frozen=True, eq=False)
 class Located:

@@ -364,7 +364,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     made = fit_calibration(
         replace(checkpoint, card=card),
         phantoms(4, 5504, SIZE_PX, Part.CALIBRATION),
-        Plan(share_tested=0.25, donor_pool=6, donor_count=2, hard_count=3, null_sides_px=(16,)),
+        Plan(share_screened=0.25, share_tested=0.25, donor_pool=6, donor_count=2, hard_count=3, null_sides_px=(16,)),
         data="phantoms",
         history=[calibration.summary()],
         progress=lambda stage, done, total: seen.update({stage: (done, total)}),
@@ -385,7 +385,15 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     assert max(reference.screened) < reference.threshold
     assert not made.decides
     assert made.summary()["realised_rate"] == [0, 0]
-    assert list(seen) == ["Decoding", "Donors", "Screening", "Random patches", "Full tests", "Hard negatives"]
+    assert list(seen) == [
+        "Decoding",
+        "Donors",
+        "Screening",
+        "Random patches",
+        "Occluding",
+        "Full tests",
+        "Hard negatives",
+    ]
     assert seen["Full tests"] == (1, 1)
     assert seen["Screening"] == (4, 4)
     assert seen["Hard negatives"] == (3, 3)
