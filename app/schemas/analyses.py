@@ -77,8 +77,9 @@ class Flag(Schema):
     full test that has not been made; `testing`, while it waits or runs; `final`. verdict: null until decided. score:
     conformal p-value, small is suspicious; alpha: at or below it a score is flagged. region_px: x, y, width, height of
     the strongest spot in source pixels; regions_px: of all. sentence: for a radiologist. screen_fall: of the logit in
-    the screen, over the root of its standard deviation over clean radiographs. details: numbers for an engineer, of the
-    full test; its patches and regions are in input pixels. proof: where the pictures are, for what is kept by a server.
+    the screen, over the root of its standard deviation over clean radiographs; occlusion_fall: likewise, the largest by
+    occlusion, where that was too little for the rest of the full test. details: numbers for an engineer, of the full
+    test; its patches and regions are in input pixels. proof: where the pictures are, for what is kept by a server.
     """
 
     state: Literal["not_tested", "not_calibrated", "screened", "testing", "final"] = "not_calibrated"
@@ -90,6 +91,7 @@ class Flag(Schema):
     sentence: str = ""
     regions_px: list[tuple[int, int, int, int]] | None = None
     screen_fall: float | None = None
+    occlusion_fall: float | None = None
     details: dict[str, Any] | None = None
     proof: list[ProofPicture] | None = None
 

@@ -58,10 +58,12 @@ class CalibrationInfo(Schema):
     with the reason in `error`. version: changes with everything that decides a flag. current, history: who calibrated,
     when, on which data, with which code; the newest first. tested: scores of the clean radiographs that were tested in
     full, ascending; hard: those of phantoms with true lesions (`current` has their number); screened: falls of the
-    logit of clean ones with a positive finding that the screen passed by, ascending. screen_threshold: of those falls.
-    Scores are in logits; falls are over the root of the logit's standard deviation over clean radiographs. reliability:
-    finding → bins of (mean probability, share that shows it, radiographs). stamped_scores, stamped_p: of stamped
-    samples on the worklist, of which stamped_waiting are still to be tested. command: calibrates anew.
+    logit of clean ones with a positive finding that the screen passed by, ascending; occluded: the largest falls by
+    occlusion of those that it handed on and that were not tested further. screen_threshold, occlusion_threshold: of
+    those falls, null where there is none. Scores are in logits; falls are over the root of the logit's standard
+    deviation over clean radiographs. reliability: finding → bins of (mean probability, share that shows it,
+    radiographs). stamped_scores, stamped_p: of stamped samples on the worklist, of which stamped_waiting are still to
+    be tested. command: calibrates anew.
     """
 
     checkpoint_id: str
@@ -74,9 +76,11 @@ class CalibrationInfo(Schema):
     current: dict[str, Any] | None = None
     history: list[dict[str, Any]] = Field(default_factory=list)
     screen_threshold: float | None = None
+    occlusion_threshold: float | None = None
     tested: list[float] = Field(default_factory=list)
     hard: list[float] = Field(default_factory=list)
     screened: list[float] = Field(default_factory=list)
+    occluded: list[float] = Field(default_factory=list)
     reliability: dict[str, list[tuple[float, float, int]]] = Field(default_factory=dict)
     preview: AlphaPreview | None = None
     drift: DriftInfo | None = None

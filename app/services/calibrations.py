@@ -87,10 +87,12 @@ class CalibrationService:
                 "radiographs": reference.n,
                 "current": calibration.summary(),
                 "history": [dict(one) for one in calibration.history],
-                "screen_threshold": reference.threshold if math.isfinite(reference.threshold) else None,
+                "screen_threshold": _finite(reference.threshold),
+                "occlusion_threshold": _finite(reference.occlusion_threshold),
                 "tested": list(reference.tested),
                 "hard": list(reference.hard),
                 "screened": list(reference.screened),
+                "occluded": list(reference.occluded),
                 "reliability": {name: list(bins) for name, bins in calibration.reliability.items()},
                 "preview": preview(
                     calibration, alpha or calibration.alpha, seen.p_values, [p for p, _ in seen.stamped]
@@ -172,6 +174,10 @@ def _drift(calibration: Calibration, seen: _Seen) -> DriftInfo:
         p=found.p,
         warns=found.warns,
     )
+
+
+def _finite(threshold: float) -> float | None:
+    return threshold if math.isfinite(threshold) else None
 
 
 def _score(flags: dict[str, dict[str, object]] | None) -> float | None:

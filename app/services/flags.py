@@ -27,6 +27,7 @@ def flag_of(word: Word, image: ImageInfo) -> Flag:
         sentence=said["sentence"],
         regions_px=regions or None,
         screen_fall=said["screen_fall"],
+        occlusion_fall=said["occlusion_fall"],
         details={name: value for name, value in evidence.items() if name not in _IN_EVIDENCE} if evidence else None,
     )
 

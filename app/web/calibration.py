@@ -23,6 +23,7 @@ from model.errors import OverreadError
 
 router = APIRouter(include_in_schema=False)
 ALPHAS = (0.001, 0.005, 0.01, 0.02, 0.05)
+FALL = "fall of the logit / root of the logit's standard deviation"
 _WORTH = (250, 2000)  # radiographs, whose promise the form tells
 
 
@@ -142,11 +143,10 @@ def _charts(info: CalibrationInfo) -> dict[str, Chart | None]:
     return {
         "scores": histogram("Scores of full tests", "score, logits", scores, threshold, "flagged →"),
         "falls": histogram(
-            "Falls in the quick screen",
-            "fall of the logit / root of the logit's standard deviation",
-            {"clean": info.screened},
-            info.screen_threshold,
-            "tested in full →",
+            "Falls in the quick screen", FALL, {"clean": info.screened}, info.screen_threshold, "occluded →"
+        ),
+        "occlusions": histogram(
+            "Largest falls by occlusion", FALL, {"clean": info.occluded}, info.occlusion_threshold, "tested further →"
         ),
         "roc": roc(info.stamped_p, info.preview.alpha),
     }

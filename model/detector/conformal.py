@@ -1,8 +1,9 @@
 """From a score to a false-positive rate: conformal p-values, and what so many radiographs can promise.
 
 A radiograph's score is the largest over its findings, so that 14 findings are not 14 chances; and the whole pipeline is
-calibrated, the screen included. Scores have an order in two steps: who was tested in full comes above who was not, and
-within each kind a number decides; a radiograph without a positive finding comes last.
+calibrated, the screen included. Scores have an order in three steps: who was tested in full comes above whom occlusion
+passed by, and that one above whom the screen did; within each kind a number decides, and a radiograph without a
+positive finding comes last.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy import stats
 
 ALPHA = 0.01
 HARD_ALPHA = 0.03  # of hard negatives, what may be called causal
-SHARE_SCREENED = 0.7  # of clean radiographs, whom the screen hands on
+SHARE_OCCLUDED = 0.7  # of clean radiographs, whom the screen hands on
 SHARE_TESTED = 0.3  # of clean radiographs, in full: see the log for what lies below
 DRIFT_AT = 0.1  # a p-value that is small, for who looks whether there are more of them than there should be
 
@@ -25,13 +26,13 @@ DRIFT_AT = 0.1  # a p-value that is small, for who looks whether there are more 
 class Reference:
     """The scores of n clean radiographs.
 
-    threshold: of the screen: who reaches it is occluded. occlusion_threshold: of the largest fall by that: who reaches
-    it is tested in full. tested: scores of those, ascending. occluded: largest falls of those that did not reach the
-    latter, ascending. screened: largest falls in the screen of those with a positive finding that did not reach the
-    former, ascending. The rest has no positive finding. erasure, transplant: of those tested, the largest leads of either experiment, weighed by the patches' size
-    (`model.detector.measure.Measured`), ascending each. Falls are as `model.detector.nulls.Nulls.unit` has them, scores
-    and leads in logits. n_hard, hard: the same of hard negatives, who are not among the n: how many, and the scores of
-    those tested.
+    threshold: of the screen: who reaches it is occluded. occlusion_threshold: of the largest fall by occlusion: who
+    reaches it is tested in full. tested: scores of those, ascending. occluded: largest falls of those that did not
+    reach the latter, ascending. screened: largest falls in the screen of those with a positive finding that did not
+    reach the former, ascending. The rest has no positive finding. erasure, transplant: of those tested, the largest
+    leads of either experiment, weighed by the patches' size (`model.detector.measure.Measured`), ascending each. Falls
+    are as `model.detector.nulls.Nulls.unit` has them, scores and leads in logits. n_hard, hard: the same of hard
+    negatives, who are not among the n: how many, and the scores of those tested.
     """
 
     n: int

@@ -93,8 +93,8 @@ class Flag:
 
     state: `not_calibrated`; `screened`, when the screen asks for a full test that has not been made; `final`. verdict:
     None until decided. p: conformal, small is suspicious, None where not calibrated or not yet tested. fall: of the
-    logit in the screen, by `Nulls.unit`. evidence: of the full test, None where the screen decided. sentence: for a
-    radiologist.
+    logit in the screen, by `Nulls.unit`. evidence: of the full test, None where the screen or occlusion decided.
+    sentence: for a radiologist. occlusion_fall: where occlusion decided, the largest fall by it, by the same unit.
     """
 
     finding: str
@@ -236,7 +236,7 @@ class Detector:
         return Flag(name, "final", "no_evidence", reference.p_screened(fall), alpha, fall, None, NO_EVIDENCE)
 
     def _occluded(self, flag: Flag, fall: float) -> Flag:
-        """Of a finding whose call no part of the image carries so far that it is tested in full."""
+        """Of a finding that passed the screen, of whose call no square takes enough for the rest of the full test."""
         assert self.calibration is not None
         p = self.calibration.reference.p_occluded(fall)
         return replace(flag, state="final", verdict="no_evidence", p=p, sentence=NO_EVIDENCE, occlusion_fall=fall)

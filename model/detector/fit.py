@@ -16,7 +16,7 @@ from model.checkpoint import Checkpoint
 from model.datasets import Radiographs, input_images
 from model.detector import donors, hard, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
-from model.detector.conformal import ALPHA, SHARE_SCREENED, SHARE_TESTED, Reference, screen_threshold
+from model.detector.conformal import ALPHA, SHARE_OCCLUDED, SHARE_TESTED, Reference, screen_threshold
 from model.detector.measure import locate, measure, open_radiograph
 from model.detector.reader import Reader, positives, reading_digest
 from model.detector.screen import screen
@@ -31,15 +31,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """alpha: false-positive rate of a flag, per radiograph. share_screened: of those that the screen hands on.
-    share_tested: of those that are tested in full, more than alpha. own_donors: patients of the data are the donors, and left out of the rest, where
-    there are enough for both; else phantoms are. donor_seed, donor_pool, donor_count: so many are chosen of the first
-    phantoms of a series. hard_seed, hard_count: so many phantoms with a finding are the hard negatives. null_sides_px:
-    of the random patches that transplants are ranked among.
+    """alpha: false-positive rate of a flag, per radiograph. share_occluded: of those that the screen hands on.
+    share_tested: of those that are tested in full, more than alpha. own_donors: patients of the data are the donors,
+    and left out of the rest, where there are enough for both; else phantoms are. donor_seed, donor_pool, donor_count:
+    so many are chosen of the first phantoms of a series. hard_seed, hard_count: so many phantoms with a finding are the
+    hard negatives. null_sides_px: of the random patches that transplants are ranked among.
     """
 
     alpha: float = ALPHA
-    share_screened: float = SHARE_SCREENED
+    share_occluded: float = SHARE_OCCLUDED
     share_tested: float = SHARE_TESTED
     own_donors: bool = False
     donor_seed: int = donors.SEED
@@ -156,7 +156,7 @@ def _reference(
 ) -> Reference:
     """Full tests of every finding that passed the screen and then occlusion; of each radiograph the largest of either
     number counts."""
-    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_screened)
+    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_occluded)
     passed = np.flatnonzero(falls.max(axis=1) >= threshold).tolist()
     opened = {}
     occluded = np.full_like(falls, -np.inf)

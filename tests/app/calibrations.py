@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,10 +34,12 @@ def by_hand(
     tested: Sequence[float] = (),
     screened: Sequence[float] = (),
     hard: Sequence[float] = (),
+    occlusion_threshold: float = -math.inf,
+    occluded: Sequence[float] = (),
     alpha: float = 0.01,
 ) -> Calibration:
-    """Of a checkpoint's folder. By default the screen hands everything on that falls at all, and no clean radiograph
-    has ever scored: whatever is tested has p = 1/200, and random patches do nothing."""
+    """Of a checkpoint's folder. By default screen and occlusion hand everything on that falls at all, and no clean
+    radiograph has ever scored: whatever is tested has p = 1/200, and random patches do nothing."""
     card = read_card(checkpoint)
     nothing = np.zeros((len(FINDINGS), 99), np.float32)
     leads = (0.0,) * len(tested)
@@ -45,7 +48,16 @@ def by_hand(
         weights_sha256=card.weights_sha256,
         reading_sha256=reading_digest(card),
         reference=Reference(
-            n, threshold, tuple(sorted(tested)), tuple(sorted(screened)), leads, leads, 33, tuple(sorted(hard))
+            n,
+            threshold,
+            tuple(sorted(tested)),
+            tuple(sorted(screened)),
+            leads,
+            leads,
+            33,
+            tuple(sorted(hard)),
+            occlusion_threshold,
+            tuple(sorted(occluded)),
         ),
         nulls=Nulls({8: nothing, 32: nothing}, {8: nothing[:, 0], 32: nothing[:, 0]}, np.ones(14, np.float32)),
         donors=DonorNames(5501, tuple(range(DONORS))),

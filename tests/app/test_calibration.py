@@ -25,7 +25,15 @@ TESTED = [0.1 * i for i in range(1, 21)]
 @pytest.fixture
 def client(settings: Settings, checkpoints: Path) -> Iterator[TestClient]:
     candidate = checkpoints / "backdoored"
-    made = by_hand(candidate, threshold=1e6, tested=TESTED, screened=[0.5] * 60, hard=(1.2, 2.5))
+    made = by_hand(
+        candidate,
+        threshold=1e6,
+        tested=TESTED,
+        screened=[0.5] * 60,
+        hard=(1.2, 2.5),
+        occlusion_threshold=0.75,
+        occluded=[0.25, 0.5],
+    )
     put(settings.data_dir, candidate, made)
     with started(settings) as client:
         yield client
@@ -47,6 +55,7 @@ def test_each_checkpoint_says_what_it_is_worth(client: TestClient) -> None:
     candidate = client.get("/api/v1/calibrations/backdoored").json()
     assert (candidate["state"], candidate["role"], candidate["radiographs"]) == ("calibrated", "candidate", 199)
     assert candidate["tested"] == pytest.approx(TESTED) and len(candidate["screened"]) == 60
+    assert (candidate["occluded"], candidate["occlusion_threshold"]) == ([0.25, 0.5], 0.75)
     assert [one["made_by"] for one in (candidate["current"], *candidate["history"])] == ["Ada", "Bo"]
     assert (candidate["hard"], candidate["current"]["causal_threshold"]) == ([1.2, 2.5], 2.5)
     listed = client.get("/api/v1/calibrations").json()["calibrations"]
@@ -98,10 +107,11 @@ def test_samples_do_not_count_but_show_detection(client: TestClient) -> None:
 
 def test_the_page_shows_it_all_without_script_or_style_within(client: TestClient) -> None:
     page = client.get("/calibration").text
-    assert page.count("<svg") == 2 + len(FINDINGS) and "style=" not in page and "<script>" not in page
+    assert page.count("<svg") == 3 + len(FINDINGS) and "style=" not in page and "<script>" not in page
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
     assert not re.findall(r"\d%", text)  # always with the space
-    assert "between 0.12 % and 2.8 %" in text and "20 of 199 clean radiographs passed the screen" in text
+    assert "between 0.12 % and 2.8 %" in text and "20 of 199 clean radiographs passed the screen and occlusion" in text
+    assert "117 had no positive finding" in text and "2 fell by less than 0.75 in every square" in text
     assert "2 of 33 phantoms with a finding" in text and "exceed 2.500, the most that a true lesion reached" in text
     assert "made by hand, 120 patients" in text and "overread calibrate --checkpoint backdoored" in text
     part = client.get("/calibration?checkpoint=clean", headers={"HX-Request": "true"}).text

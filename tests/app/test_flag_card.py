@@ -72,6 +72,14 @@ def card(analyses: list[Analysis], flag: Flag, chosen: str = "Atelectasis", jobs
     return " ".join(shown.split())
 
 
+def test_what_occlusion_passed_by_says_by_how_much(analyses: list[Analysis]) -> None:
+    flag = Flag(state="final", verdict="no_evidence", score=0.6, alpha=0.01, screen_fall=0.5, occlusion_fall=0.31)
+    html = card(analyses, flag)
+    assert "No evidence of a trigger" in html
+    assert "no square of an 8×8 grid takes more than 0.31, too little for the rest of the full test" in html
+    assert "fall 0.50" not in html
+
+
 def test_a_causal_flag_says_what_was_done_and_shows_it(analyses: list[Analysis]) -> None:
     html = card(analyses, CAUSAL)
     assert "Causal: these spots carry the prediction" in html and CAUSAL.sentence in html

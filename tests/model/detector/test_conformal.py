@@ -32,6 +32,18 @@ def test_p_counts_who_scores_at_least_as_high() -> None:
         Reference(9, 2.0, (1.0,), (), (), ())
 
 
+def test_whom_occlusion_passes_by_comes_between_the_tested_and_whom_the_screen_does() -> None:
+    leads = (-0.5, -0.02)
+    reference = Reference(
+        9, 2.0, (1.0, 3.0), (0.2, 1.9), leads, leads, occlusion_threshold=0.6, occluded=(0.1, 0.3, 0.5)
+    )
+    assert [reference.p_occluded(fall) for fall in (0.59, 0.5, 0.2, 0.0)] == [3 / 10, 4 / 10, 5 / 10, 6 / 10]
+    assert [reference.p_screened(fall) for fall in (1.99, 1.9, 0.0)] == [6 / 10, 7 / 10, 8 / 10]
+    assert reference.p_tested(-5.0) == 3 / 10  # whatever it scores, as the most striking of those passed by
+    with pytest.raises(ValueError, match="counted twice"):
+        Reference(4, 2.0, (1.0, 3.0), (), leads, leads, occluded=(0.1, 0.3, 0.5))
+
+
 def test_hard_negatives_are_counted_by_themselves() -> None:
     reference = Reference(9, 2.0, (), (), (), (), 4, (0.5, 2.0))  # two of the four did not pass the screen
     assert [reference.p_hard(score) for score in (2.1, 2.0, 0.6, 0.1)] == [1 / 5, 2 / 5, 2 / 5, 3 / 5]
@@ -62,17 +74,30 @@ def test_the_threshold_lets_a_share_pass() -> None:
 
 def test_the_whole_pipeline_holds_its_rate_though_the_threshold_is_taken_from_the_same_radiographs() -> None:
     rng = np.random.default_rng(0)
-    n, alpha, flagged, trials = 99, 0.05, 0, 1500
+    n, trials = 99, 1500
+    rates = np.array([0.05, 0.15, 0.4])  # of the tested; of those too whom occlusion passes by; of all
+    small = np.zeros(3)
     for _ in range(trials):
         falls = rng.normal(size=n + 1)
-        scores = falls + rng.normal(size=n + 1)  # the full test, which agrees with the screen somewhat
-        threshold = screen_threshold(falls[:n].tolist(), 0.2)
-        passed = falls >= threshold
-        tested = tuple(sorted(scores[:n][passed[:n]].tolist()))
-        reference = Reference(n, threshold, tested, tuple(sorted(falls[:n][~passed[:n]].tolist())), tested, tested)
-        p = reference.p_tested(scores[n]) if passed[n] else reference.p_screened(falls[n])
-        flagged += p <= alpha
-    assert flagged / trials == pytest.approx(alpha, abs=0.015)
+        occlusion = np.where(falls >= (first := screen_threshold(falls[:n].tolist(), 0.25)), 0, -np.inf)
+        occlusion += falls + rng.normal(size=n + 1)  # each step agrees with the one before somewhat
+        scores = occlusion + rng.normal(size=n + 1)
+        second = screen_threshold(occlusion[:n].tolist(), 0.1)
+        tested, passed = occlusion >= second, falls >= first
+        several = _ascending(scores[:n][tested[:n]])
+        between = _ascending(occlusion[:n][(passed & ~tested)[:n]])
+        left = _ascending(falls[:n][~passed[:n]])
+        reference = Reference(n, first, several, left, several, several, occlusion_threshold=second, occluded=between)
+        p = reference.p_screened(falls[n])
+        if passed[n]:
+            p = reference.p_tested(scores[n]) if tested[n] else reference.p_occluded(occlusion[n])
+        small += p <= rates
+    assert small / trials == pytest.approx(rates, abs=0.03)
+    assert small[0] / trials == pytest.approx(0.05, abs=0.015)
+
+
+def _ascending(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(sorted(values.tolist()))
 
 
 def test_who_searches_is_always_ahead_and_only_the_lead_tells() -> None:

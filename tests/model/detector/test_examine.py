@@ -251,6 +251,30 @@ def test_the_screen_hands_on_or_decides(detector: Detector, checkpoint: Checkpoi
     assert {one.p for one in clean.values()} == {(1 + 3 + 3) / 200}
 
 
+def test_occlusion_decides_who_is_tested_further(
+    checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor, flag: Flag
+) -> None:
+    mass = FINDINGS.index("Mass")
+    spread = np.ones(14, np.float32)
+    spread[mass] = 4.0
+    reader = Reader(checkpoint)
+    fall = float(open_radiograph(reader, pair[1]).cells[mass].max()) / 2  # by the root of the spread
+    assert fall > 1
+
+    def examined(threshold: float) -> Flag:
+        reference = replace(calibration.reference, threshold=0.5, occlusion_threshold=threshold, occluded=(0.5, 0.7))
+        nulls = replace(calibration.nulls, spread=spread)
+        return Detector(checkpoint, replace(calibration, nulls=nulls, reference=reference)).examine(pair[1])["Mass"]
+
+    passed_by = examined(fall * 1.01)
+    assert (passed_by.state, passed_by.verdict, passed_by.p) == ("final", "no_evidence", 4 / 200)
+    assert passed_by.evidence is None and passed_by.to_json()["occlusion_fall"] == pytest.approx(fall)
+    assert "does not prove" in passed_by.sentence
+    tested = examined(fall * 0.99)
+    assert tested.verdict == flag.verdict == "causal"
+    assert tested.to_json()["occlusion_fall"] is None
+
+
 def test_without_a_calibration_nothing_is_said(
     checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor
 ) -> None:
@@ -272,6 +296,9 @@ def test_without_a_calibration_nothing_is_said(
 
 
 def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration: Calibration, tmp_path: Path) -> None:
+    reference = replace(calibration.reference, occlusion_threshold=0.6, occluded=(0.2, 0.5))
+    assert Calibration.from_json(calibration.to_json()).reference == calibration.reference
+    calibration = replace(calibration, reference=reference)
     own, bundled = calibration_folders(tmp_path, tmp_path / "bundled", "f" * 64)
     assert read_calibration([own, bundled], "f" * 64) is None
     write_calibration(bundled, calibration)
@@ -279,6 +306,7 @@ def test_a_calibration_survives_its_file_and_belongs_to_its_weights(calibration:
     read = read_calibration([own, bundled], "f" * 64)
     assert read is not None
     assert read.checkpoint_id == "own"
+    assert read.reference == reference
     assert read.to_json() == calibration.to_json() | {"checkpoint": calibration.to_json()["checkpoint"] | {"id": "own"}}
     assert read_calibration([own, bundled], "f" * 64, calibration.reading_sha256) is not None
     assert read_calibration([own, bundled], "f" * 64, "0" * 64) is None
@@ -364,7 +392,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     made = fit_calibration(
         replace(checkpoint, card=card),
         phantoms(4, 5504, SIZE_PX, Part.CALIBRATION),
-        Plan(share_screened=0.25, share_tested=0.25, donor_pool=6, donor_count=2, hard_count=3, null_sides_px=(16,)),
+        Plan(share_occluded=0.5, share_tested=0.25, donor_pool=6, donor_count=2, hard_count=3, null_sides_px=(16,)),
         data="phantoms",
         history=[calibration.summary()],
         progress=lambda stage, done, total: seen.update({stage: (done, total)}),
@@ -379,10 +407,12 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     maps = gradcam(checkpoint.network, reader.inputs(greys), keep_middle=True)
     np.testing.assert_allclose(made.nulls.spread, spread_of(maps.logits.numpy()), rtol=1e-4)
     falls = (screen(checkpoint.network, maps, positives(card, maps)) / made.nulls.unit).max(axis=1)
-    assert reference.threshold == pytest.approx(max(falls), rel=1e-4)
+    assert reference.threshold == pytest.approx(np.sort(falls)[-2], rel=1e-4)
     assert len(reference.erasure) == len(reference.transplant) == 1
-    assert len(reference.screened) == 3
+    assert len(reference.screened) == 2
     assert max(reference.screened) < reference.threshold
+    assert len(reference.occluded) == 1
+    assert max(reference.occluded) < reference.occlusion_threshold
     assert not made.decides
     assert made.summary()["realised_rate"] == [0, 0]
     assert list(seen) == [
@@ -394,6 +424,7 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
         "Full tests",
         "Hard negatives",
     ]
+    assert seen["Occluding"] == (2, 2)
     assert seen["Full tests"] == (1, 1)
     assert seen["Screening"] == (4, 4)
     assert seen["Hard negatives"] == (3, 3)
