@@ -123,7 +123,7 @@ def _in_words(made: Calibration, path: Path) -> str:
         lines.append(
             f"No flag at {100 * made.alpha:g} % exists: it takes {least} radiographs. Nothing will be flagged."
         )
-    lines.append(f"{len(made.reference.tested)} passed the screen and were tested in full.")
+    lines.append(f"{len(made.reference.tested)} passed screen and occlusion and were tested in full.")
     if made.decides and made.causal_threshold is not None:
         lines.append(
             f"Causal takes, beside its tests, a score over {made.causal_threshold:.3f}, the most that a true lesion "

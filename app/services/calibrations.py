@@ -19,6 +19,7 @@ from app.services.readings import fingerprint_of
 from app.services.users import Actor
 from app.tables import AnalysisRow, ExaminationRow, InstanceRow, StudyRow
 from model.detector import Calibration, drift, realised_rate_interval
+from model.detector.calibration import finite_or_none
 from model.detector.conformal import DRIFT_AT, allowed
 
 LAST = 500  # radiographs that drift is looked for in
@@ -87,8 +88,8 @@ class CalibrationService:
                 "radiographs": reference.n,
                 "current": calibration.summary(),
                 "history": [dict(one) for one in calibration.history],
-                "screen_threshold": _finite(reference.threshold),
-                "occlusion_threshold": _finite(reference.occlusion_threshold),
+                "screen_threshold": finite_or_none(reference.threshold),
+                "occlusion_threshold": finite_or_none(reference.occlusion_threshold),
                 "tested": list(reference.tested),
                 "hard": list(reference.hard),
                 "screened": list(reference.screened),
@@ -174,10 +175,6 @@ def _drift(calibration: Calibration, seen: _Seen) -> DriftInfo:
         p=found.p,
         warns=found.warns,
     )
-
-
-def _finite(threshold: float) -> float | None:
-    return threshold if math.isfinite(threshold) else None
 
 
 def _score(flags: dict[str, dict[str, object]] | None) -> float | None:

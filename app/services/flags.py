@@ -9,7 +9,7 @@ from model.detector import Flag as Word
 from model.preprocess import InputMap
 
 _IN_EVIDENCE = ("probability_erased", "erasure_p", "transplant_flip_rate", "transplant_p")
-TESTING_SENTENCE = "The quick screen found a spot on which this call may hang; the full test is being made."
+TESTING_SENTENCE = "The quick screen cannot rule out that this call hangs on a spot; the full test is being made."
 
 
 def flag_of(word: Word, image: ImageInfo) -> Flag:

@@ -1,7 +1,8 @@
 """The detector: does a positive call hang on a small spot that should not matter? A flag with a known error rate.
 
-- `screen`: in the activations that Grad-CAM has computed anyway; decides who is tested in full.
-- `localise`, `measure`: hot spots of both layers, tightened to the patches that do the most for their size.
+- `screen`: in the activations that Grad-CAM has computed anyway; decides who is occluded.
+- `localise`, `measure`: occlusion, which decides who is tested further; hot spots of it and of both layers, tightened
+  to the patches that do the most for their size.
 - `cause`, `nulls`, `donors`: erasure ranked among regions elsewhere, transplant ranked among random patches.
 - `hard`: phantoms with true lesions, whose scores say what may be called causal.
 - `score`, `conformal`, `calibration`, `fit`: one number, its conformal p-value, and the file that makes it a flag.

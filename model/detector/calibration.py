@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from model.detector.conformal import ALPHA, HARD_ALPHA, SHARE_TESTED, Reference, allowed, realised_rate_interval
+from model.detector.conformal import (
+    ALPHA,
+    HARD_ALPHA,
+    SHARE_OCCLUDED,
+    SHARE_TESTED,
+    Reference,
+    allowed,
+    realised_rate_interval,
+)
 from model.detector.donors import DonorNames, remove_other_donors, write_donors
 from model.detector.nulls import Nulls
 from model.errors import CheckpointError
@@ -46,10 +54,11 @@ class Origin:
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """reading_sha256: of the card's preprocessing and operating points (`model.detector.reader.reading_digest`). alpha:
-    the false-positive rate per radiograph that flags are meant to have. share_tested: of the radiographs, by the
-    screen's threshold. reliability: finding → bins of (mean probability, share that shows it, radiographs), as many in
-    each. history: earlier calibrations' summaries, newest first. donor_pixels: N×S×S uint8 of donors that are
-    radiographs, until they are written. folder: where it was read from, which is where those are.
+    the false-positive rate per radiograph that flags are meant to have. share_occluded, share_tested: of all
+    radiographs, whom the screen hands on, and whom occlusion does. reliability: finding → bins of (mean probability,
+    share that shows it, radiographs), as many in each. history: earlier calibrations' summaries, newest first.
+    donor_pixels: N×S×S uint8 of donors that are radiographs, until they are written. folder: where it was read from,
+    which is where those are.
     """
 
     checkpoint_id: str
@@ -60,6 +69,7 @@ class Calibration:
     donors: DonorNames
     origin: Origin
     alpha: float = ALPHA
+    share_occluded: float = SHARE_OCCLUDED
     share_tested: float = SHARE_TESTED
     detector: int = DETECTOR
     reliability: Mapping[str, Sequence[tuple[float, float, int]]] = field(default_factory=dict)
@@ -116,12 +126,11 @@ class Calibration:
             "summary": self.summary(),
             "origin": vars(self.origin),
             "alpha": self.alpha,
+            "share_occluded": self.share_occluded,
             "share_tested": self.share_tested,
             "n": self.reference.n,
-            "screen_threshold": self.reference.threshold if math.isfinite(self.reference.threshold) else None,
-            "occlusion_threshold": self.reference.occlusion_threshold
-            if math.isfinite(self.reference.occlusion_threshold)
-            else None,
+            "screen_threshold": finite_or_none(self.reference.threshold),
+            "occlusion_threshold": finite_or_none(self.reference.occlusion_threshold),
             "tested": list(self.reference.tested),
             "occluded": list(self.reference.occluded),
             "screened": list(self.reference.screened),
@@ -146,7 +155,8 @@ class Calibration:
                 for key in ("tested", "screened", "erasure", "transplant", "hard", "occluded")
             )
             threshold = math.inf if data["screen_threshold"] is None else _number(data["screen_threshold"])
-            occlusion = -math.inf if data["occlusion_threshold"] is None else _number(data["occlusion_threshold"])
+            nobody = math.inf if data["screen_threshold"] is None else -math.inf
+            occlusion = nobody if data["occlusion_threshold"] is None else _number(data["occlusion_threshold"])
             return cls(
                 checkpoint_id=str(data["checkpoint"]["id"]),
                 weights_sha256=str(data["checkpoint"]["weights_sha256"]),
@@ -167,6 +177,7 @@ class Calibration:
                 donors=DonorNames.from_json(data["donors"]),
                 origin=Origin(**data["origin"]),
                 alpha=_share(data["alpha"]),
+                share_occluded=_share(data["share_occluded"], most=1.0),
                 share_tested=_share(data["share_tested"], most=1.0),
                 detector=int(data["detector"]),
                 reliability={
@@ -241,6 +252,11 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         temporary.unlink(missing_ok=True)
     remove_other_donors(folder, calibration.donors)
     return path
+
+
+def finite_or_none(threshold: float) -> float | None:
+    """A threshold as JSON has it: infinite is where nobody was asked."""
+    return threshold if math.isfinite(threshold) else None
 
 
 def _finite(text: str) -> float:

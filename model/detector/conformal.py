@@ -2,7 +2,7 @@
 
 A radiograph's score is the largest over its findings, so that 14 findings are not 14 chances; and the whole pipeline is
 calibrated, the screen included. Scores have an order in three steps: who was tested in full comes above whom occlusion
-passed by, and that one above whom the screen did; within each kind a number decides, and a radiograph without a
+stopped, and that one above whom the screen stopped; within each kind a number decides, and a radiograph without a
 positive finding comes last.
 """
 
@@ -17,8 +17,8 @@ from scipy import stats
 
 ALPHA = 0.01
 HARD_ALPHA = 0.03  # of hard negatives, what may be called causal
-SHARE_OCCLUDED = 0.8  # of clean radiographs, whom the screen hands on
-SHARE_TESTED = 0.4  # of clean radiographs, in full: see the log for what lies below
+SHARE_OCCLUDED = 0.8  # of all clean radiographs, whom the screen hands on
+SHARE_TESTED = 0.4  # of all clean radiographs, in full: see the log for what lies below
 DRIFT_AT = 0.1  # a p-value that is small, for who looks whether there are more of them than there should be
 
 
@@ -27,12 +27,12 @@ class Reference:
     """The scores of n clean radiographs.
 
     threshold: of the screen: who reaches it is occluded. occlusion_threshold: of the largest fall by occlusion: who
-    reaches it is tested in full. tested: scores of those, ascending. occluded: largest falls of those that did not
-    reach the latter, ascending. screened: largest falls in the screen of those with a positive finding that did not
-    reach the former, ascending. The rest has no positive finding. erasure, transplant: of those tested, the largest
-    leads of either experiment, weighed by the patches' size (`model.detector.measure.Measured`), ascending each. Falls
-    are as `model.detector.nulls.Nulls.unit` has them, scores and leads in logits. n_hard, hard: the same of hard
-    negatives, who are not among the n: how many, and the scores of those tested.
+    reaches it is tested in full. tested: scores of those, ascending. occluded: largest falls of those that were
+    occluded and did not reach it, ascending. screened: largest falls in the screen of those with a positive finding
+    that did not reach the former, ascending. The rest has no positive finding. erasure, transplant: of those tested,
+    the largest leads of either experiment, weighed by the patches' size (`model.detector.measure.Measured`), ascending
+    each. Falls are as `model.detector.nulls.Nulls.unit` has them, scores and leads in logits. n_hard, hard: the same of
+    hard negatives, who are not among the n: how many, and the scores of those tested.
     """
 
     n: int
@@ -47,8 +47,10 @@ class Reference:
     occluded: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not len(self.tested) == len(self.erasure) == len(self.transplant) <= self.n - self._passed_by:
+        if not len(self.tested) == len(self.erasure) == len(self.transplant) <= self.n - self._stopped:
             raise ValueError("every radiograph that was tested has one score and two leads, and none is counted twice")
+        if any(fall >= self.occlusion_threshold for fall in self.occluded):
+            raise ValueError("whom occlusion stopped did not reach its threshold")
         if len(self.hard) > self.n_hard:
             raise ValueError("every hard negative has at most one score")
 
@@ -71,7 +73,7 @@ class Reference:
         return (1 + _at_least(self.hard, score)) / (self.n_hard + 1)
 
     def p_occluded(self, fall: float) -> float:
-        """The same of a finding that passed the screen and did not reach the threshold of occlusion."""
+        """The same of a finding that the screen handed on and that did not reach the threshold of occlusion."""
         return (1 + len(self.tested) + _at_least(self.occluded, fall)) / (self.n + 1)
 
     def p_screened(self, fall: float) -> float:
@@ -79,7 +81,7 @@ class Reference:
         return (1 + len(self.tested) + len(self.occluded) + _at_least(self.screened, fall)) / (self.n + 1)
 
     @property
-    def _passed_by(self) -> int:
+    def _stopped(self) -> int:
         return len(self.screened) + len(self.occluded)
 
     def decides(self, alpha: float = ALPHA) -> bool:
@@ -109,12 +111,13 @@ def realised_rate_interval(n: int, alpha: float = ALPHA, level: float = 0.95) ->
     return float(low), float(high)
 
 
-def screen_threshold(falls: Sequence[float], share: float) -> float:
-    """The k-th largest fall of the n calibration radiographs, k = ⌈share·n⌉; −inf stands for no positive finding.
+def threshold_of(falls: Sequence[float], share: float) -> float:
+    """The k-th largest fall of the n calibration radiographs, k = ⌈share·n⌉; −inf stands for who has no positive
+    finding, or was stopped before.
 
     That the threshold is taken from the same radiographs costs no validity: seen from the n + 1 with the new one in
     the middle of them, the new one passes as it would with a threshold from all n + 1, while one more of the n passes,
-    which can only make p larger.
+    which can only make p larger. The same holds of the second threshold, among those whom the first let pass.
     """
     ordered = sorted(falls, reverse=True)
     positive = sum(np.isfinite(ordered))

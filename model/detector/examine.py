@@ -94,7 +94,8 @@ class Flag:
     state: `not_calibrated`; `screened`, when the screen asks for a full test that has not been made; `final`. verdict:
     None until decided. p: conformal, small is suspicious, None where not calibrated or not yet tested. fall: of the
     logit in the screen, by `Nulls.unit`. evidence: of the full test, None where the screen or occlusion decided.
-    sentence: for a radiologist. occlusion_fall: where occlusion decided, the largest fall by it, by the same unit.
+    sentence: for a radiologist. occlusion_fall: the largest by occlusion, by the same unit; None where the screen
+    decided, and before the full test.
     """
 
     finding: str
@@ -198,14 +199,16 @@ class Detector:
             assert self.calibration is not None  # else none is screened
             nulls, reference = self.calibration.nulls, self.calibration.reference
             opened = open_radiograph(self.reader, grey, maps)
-            falls = dict(zip(FINDINGS, (opened.falls / nulls.unit).tolist(), strict=True))
-            for name in asked:
-                if falls[name] < reference.occlusion_threshold:
-                    flags[name] = self._occluded(flags[name], falls[name])
+            for name, fall in zip(FINDINGS, opened.falls(nulls.unit).tolist(), strict=True):
+                if name not in asked:
+                    continue
+                flag = replace(flags[name], occlusion_fall=fall)
+                if fall < reference.occlusion_threshold:
+                    flags[name] = self._stopped(flag, reference.p_occluded(fall))
                     continue
                 began = self.reader.images_read
                 measured = measure(self.reader, self.donors, nulls, opened, FINDINGS.index(name))
-                flags[name] = self._tested(flags[name], opened, measured, began)
+                flags[name] = self._tested(flag, opened, measured, began)
         return {name: flags[name] for name in chosen}
 
     def proof(self, image: np.ndarray | Tensor, flag: Flag, count: int = 2) -> Proof | None:
@@ -235,11 +238,9 @@ class Detector:
             return Flag(name, "screened", None, None, alpha, fall, None, SCREENED)
         return Flag(name, "final", "no_evidence", reference.p_screened(fall), alpha, fall, None, NO_EVIDENCE)
 
-    def _occluded(self, flag: Flag, fall: float) -> Flag:
-        """Of a finding that passed the screen, of whose call no square takes enough for the rest of the full test."""
-        assert self.calibration is not None
-        p = self.calibration.reference.p_occluded(fall)
-        return replace(flag, state="final", verdict="no_evidence", p=p, sentence=NO_EVIDENCE, occlusion_fall=fall)
+    def _stopped(self, flag: Flag, p: float) -> Flag:
+        """Of a finding that the screen handed on: no square takes enough of the call for the rest of the full test."""
+        return replace(flag, state="final", verdict="no_evidence", p=p, sentence=NO_EVIDENCE)
 
     def _tested(self, flag: Flag, opened: Opened, measured: Measured, began: int) -> Flag:
         assert self.calibration is not None
@@ -257,7 +258,7 @@ class Detector:
         p = reference.p_tested(measured.score)
         verdict = self._verdict(p, evidence)
         sentence = in_words(flag.finding, verdict, evidence, self.calibration, self.reader.size_px)
-        return Flag(flag.finding, "final", verdict, p, flag.alpha, flag.fall, evidence, sentence)
+        return replace(flag, state="final", verdict=verdict, p=p, evidence=evidence, sentence=sentence)
 
     def _verdict(self, p: float, evidence: Evidence) -> Verdict:
         """A flag takes a score that few clean radiographs reach, and a positive one: where few score anything, nothing

@@ -16,8 +16,8 @@ from model.checkpoint import Checkpoint
 from model.datasets import Radiographs, input_images
 from model.detector import donors, hard, nulls
 from model.detector.calibration import Calibration, Origin, digest_of
-from model.detector.conformal import ALPHA, SHARE_OCCLUDED, SHARE_TESTED, Reference, screen_threshold
-from model.detector.measure import locate, measure, open_radiograph
+from model.detector.conformal import ALPHA, SHARE_OCCLUDED, SHARE_TESTED, Reference, threshold_of
+from model.detector.measure import Opened, locate, measure, open_radiograph
 from model.detector.reader import Reader, positives, reading_digest
 from model.detector.screen import screen
 from model.errors import DataError
@@ -31,11 +31,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """alpha: false-positive rate of a flag, per radiograph. share_occluded: of those that the screen hands on.
-    share_tested: of those that are tested in full, more than alpha. own_donors: patients of the data are the donors,
-    and left out of the rest, where there are enough for both; else phantoms are. donor_seed, donor_pool, donor_count:
-    so many are chosen of the first phantoms of a series. hard_seed, hard_count: so many phantoms with a finding are the
-    hard negatives. null_sides_px: of the random patches that transplants are ranked among.
+    """alpha: false-positive rate of a flag, per radiograph. share_occluded, share_tested: of all radiographs, whom the
+    screen hands on, and of them whom occlusion does, who are tested in full; more than alpha. own_donors: patients of
+    the data are the donors, and left out of the rest, where there are enough for both; else phantoms are. donor_seed,
+    donor_pool, donor_count: so many are chosen of the first phantoms of a series. hard_seed, hard_count: so many
+    phantoms with a finding are the hard negatives. null_sides_px: of the random patches that transplants are ranked
+    among. Raises ValueError where more are to be tested than occluded.
     """
 
     alpha: float = ALPHA
@@ -48,6 +49,10 @@ class Plan:
     hard_seed: int = hard.SEED
     hard_count: int = hard.COUNT
     null_sides_px: tuple[int, ...] = nulls.SIDES_PX
+
+    def __post_init__(self) -> None:
+        if not self.share_tested <= self.share_occluded <= 1:
+            raise ValueError("who is tested is among those occluded")
 
 
 def fit_calibration(
@@ -113,6 +118,7 @@ def fit_calibration(
         donor_pixels=chosen.pixels(),
         origin=origin,
         alpha=plan.alpha,
+        share_occluded=plan.share_occluded,
         share_tested=plan.share_tested,
         reliability=reliability(1 / (1 + np.exp(-logits)), radiographs.labels),
         history=tuple(history),
@@ -154,26 +160,28 @@ def _reference(
     null: nulls.Nulls,
     say: Progress,
 ) -> Reference:
-    """Full tests of every finding that passed the screen and then occlusion; of each radiograph the largest of either
+    """Full tests of every finding that the screen and then occlusion hand on; of each radiograph the largest of either
     number counts."""
-    threshold = screen_threshold(falls.max(axis=1).tolist(), plan.share_occluded)
-    passed = np.flatnonzero(falls.max(axis=1) >= threshold).tolist()
-    opened = {}
+    threshold = threshold_of(falls.max(axis=1).tolist(), plan.share_occluded)
+    handed_on = np.flatnonzero(falls.max(axis=1) >= threshold).tolist()
+    opened: dict[int, Opened] = {}
     occluded = np.full_like(falls, -np.inf)
-    for done, row in enumerate(passed):
-        say("Occluding", done, len(passed))
-        opened[row] = open_radiograph(reader, greys[row])
-        occluded[row] = np.where(falls[row] >= threshold, opened[row].falls / null.unit, -np.inf)
-    say("Occluding", len(passed), len(passed))
+    for done, row in enumerate(handed_on):
+        say("Occluding", done, len(handed_on))
+        one = open_radiograph(reader, greys[row])
+        opened[row] = replace(one, image=greys[row])  # of thousands none is to stay on the device
+        occluded[row] = np.where(falls[row] >= threshold, one.falls(null.unit), -np.inf)
+    say("Occluding", len(handed_on), len(handed_on))
     largest_falls = occluded.max(axis=1)
-    occlusion_threshold = screen_threshold(largest_falls.tolist(), plan.share_tested)
+    occlusion_threshold = threshold_of(largest_falls.tolist(), plan.share_tested)
     tested = np.flatnonzero(largest_falls >= occlusion_threshold).tolist()
     largest = []
     for done, row in enumerate(tested):
         say("Full tests", done, len(tested))
+        again = replace(opened[row], image=greys[row].to(reader.device))
         several = []
         for finding in np.flatnonzero(occluded[row] >= occlusion_threshold).tolist():
-            measured = measure(reader, chosen, null, opened[row], finding)
+            measured = measure(reader, chosen, null, again, finding)
             several.append((measured.score, measured.erasure_lead, measured.transplant_lead))
         largest.append(np.max(several, axis=0))
     say("Full tests", len(tested), len(tested))
@@ -182,23 +190,23 @@ def _reference(
         len(greys),
         threshold,
         scores,
-        _finite(np.delete(falls.max(axis=1), passed)),
+        _of_positive(np.delete(falls.max(axis=1), handed_on)),
         erasures,
         transplants,
         occlusion_threshold=occlusion_threshold,
-        occluded=_finite(np.delete(largest_falls, tested)),
+        occluded=_of_positive(np.delete(largest_falls, tested)),
     )
 
 
-def _finite(falls: np.ndarray) -> tuple[float, ...]:
-    """Ascending."""
+def _of_positive(falls: np.ndarray) -> tuple[float, ...]:
+    """Ascending; −inf stands for who has no part in it."""
     return tuple(sorted(falls[np.isfinite(falls)].tolist()))
 
 
 def _hard_scores(
     reader: Reader, plan: Plan, reference: Reference, chosen: donors.Donors, null: nulls.Nulls, say: Progress
 ) -> tuple[float, ...]:
-    """The largest score of each hard negative that passes the screen and occlusion, ascending."""
+    """The largest score of each hard negative that screen and occlusion hand on, ascending."""
     phantoms = hard.hard_negatives(plan.hard_count, plan.hard_seed)
     greys = torch.from_numpy(np.stack(list(input_images(phantoms, reader.preprocessing))))
     falls = _screen_all(reader, greys, lambda _stage, _done, _total: None)[0] / null.unit
@@ -208,7 +216,7 @@ def _hard_scores(
         passed = fall >= reference.threshold
         if passed.any():
             opened = open_radiograph(reader, greys[row])
-            passed &= opened.falls / null.unit >= reference.occlusion_threshold
+            passed &= opened.falls(null.unit) >= reference.occlusion_threshold
             several = [locate(reader, chosen, null, opened, f).score for f in np.flatnonzero(passed).tolist()]
             scores += [max(several)] if several else []
     say("Hard negatives", len(falls), len(falls))

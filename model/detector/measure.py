@@ -33,10 +33,9 @@ class Opened:
     maps: SaliencyMaps
     cells: np.ndarray
 
-    @property
-    def falls(self) -> np.ndarray:
-        """14, the largest of the cells' of each finding: what tells who is tested in full."""
-        return np.asarray(self.cells.max(axis=(1, 2)))
+    def falls(self, unit: np.ndarray) -> np.ndarray:
+        """14, the largest of the cells' of each finding, by `Nulls.unit`: what tells who is tested in full."""
+        return np.asarray(self.cells.max(axis=(1, 2)) / unit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,8 +48,8 @@ class Nulls:
 
     @property
     def unit(self) -> np.ndarray:
-        """14, what a fall in the screen is divided by: √spread. A fall is then the geometric mean of what it is in
-        logits and of what it is in standard deviations, each of which alone misses some triggers (see the log)."""
+        """14, what a fall in the screen or by occlusion is divided by: √spread. A fall is then the geometric mean of
+        what it is in logits and of what it is in standard deviations, each of which alone misses some triggers."""
         return np.asarray(np.sqrt(self.spread))
 
     def _side(self, side_px: float) -> int:

@@ -1,4 +1,4 @@
-"""The quick screen: who gets the full test. It costs less than the forward pass that it belongs to.
+"""The quick screen: who gets the full test, which begins with occlusion. It costs less than its forward pass.
 
 Nothing is read anew: in the middle layer's activation, which Grad-CAM has computed anyway, the hottest cells of each
 positive finding are painted over from their surroundings, and the network goes on from there, which is a thirtieth of a

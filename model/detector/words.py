@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from model.detector.calibration import Calibration
     from model.detector.examine import Evidence, Verdict
 
-SCREENED = "The quick screen found a spot on which this call may hang; the full test has not been made yet."
+SCREENED = "The quick screen cannot rule out that this call hangs on a spot; the full test has not been made yet."
 NO_EVIDENCE = (
     "No small spot was found to carry this call more than in clean radiographs; that does not prove the image clean."
 )

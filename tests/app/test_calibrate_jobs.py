@@ -114,7 +114,7 @@ def test_a_lost_worker_costs_nothing_but_time(client: TestClient) -> None:
     assert done.state is JobState.DONE and (done.attempt, done.failures) == (2, 0)
 
 
-@pytest.mark.parametrize("stage", ["decoding", "drawing the donors", "full tests"])
+@pytest.mark.parametrize("stage", ["decoding", "drawing the donors", "occluding", "full tests"])
 def test_cancelled_at_any_stage_the_earlier_calibration_stays(
     settings: Settings, checkpoints: Path, stage: str
 ) -> None:

@@ -111,7 +111,7 @@ def test_the_page_shows_it_all_without_script_or_style_within(client: TestClient
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
     assert not re.findall(r"\d%", text)  # always with the space
     assert "between 0.12 % and 2.8 %" in text and "20 of 199 clean radiographs passed the screen and occlusion" in text
-    assert "117 had no positive finding" in text and "2 fell by less than 0.75 in every square" in text
+    assert "117 had no positive finding" in text and "Of 2 no square took 0.75 from a call" in text
     assert "2 of 33 phantoms with a finding" in text and "exceed 2.500, the most that a true lesion reached" in text
     assert "made by hand, 120 patients" in text and "overread calibrate --checkpoint backdoored" in text
     part = client.get("/calibration?checkpoint=clean", headers={"HX-Request": "true"}).text

@@ -76,7 +76,10 @@ def test_what_occlusion_passed_by_says_by_how_much(analyses: list[Analysis]) -> 
     flag = Flag(state="final", verdict="no_evidence", score=0.6, alpha=0.01, screen_fall=0.5, occlusion_fall=0.31)
     html = card(analyses, flag)
     assert "No evidence of a trigger" in html
-    assert "no square of an 8×8 grid takes more than 0.31, too little for the rest of the full test" in html
+    assert (
+        "the logit falls by at most 0.31 roots of its standard deviation, too little for the rest of the full test"
+        in html
+    )
     assert "fall 0.50" not in html
 
 
@@ -147,7 +150,7 @@ def test_the_card_begins_with_the_strongest_word_whoevers_it_is(analyses: list[A
 
     suspicious = CAUSAL.model_copy(update={"verdict": "suspicious"})
     nothing = CAUSAL.model_copy(update={"verdict": "no_evidence"})
-    testing = Flag(state="testing", alpha=0.01, sentence="The quick screen found a spot.")
+    testing = Flag(state="testing", alpha=0.01, sentence="The quick screen cannot rule it out.")
     for weaker in (suspicious, nothing, testing):
         assert order(CAUSAL, weaker) == ["reference", "candidate"]
         assert order(weaker, CAUSAL) == ["candidate", "reference"]
@@ -164,7 +167,7 @@ def test_an_uncalibrated_detector_promises_nothing(analyses: list[Analysis]) -> 
 
 def test_what_waits_for_a_test_says_for_what(analyses: list[Analysis]) -> None:
     key = analyses[1].analysis_id
-    testing = Flag(state="testing", alpha=0.01, sentence="The quick screen found a spot.")
+    testing = Flag(state="testing", alpha=0.01, sentence="The quick screen cannot rule it out.")
     assert "The full test is running." in card(analyses, testing, jobs={key: "running"})
     assert "waits for its turn" in card(analyses, testing, jobs={key: "queued"})
     screened = card(analyses, testing.model_copy(update={"state": "screened"}), jobs={key: "failed"})

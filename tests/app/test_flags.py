@@ -155,6 +155,23 @@ def test_an_upload_is_screened_tested_by_a_job_and_shown_with_its_proof(
     assert missing.status_code == 404 and missing.json()["code"] == "no_proof"
 
 
+def test_what_occlusion_stops_is_decided_by_the_job_without_pictures(settings: Settings, checkpoints: Path) -> None:
+    made = by_hand(checkpoints / "backdoored", threshold=EVERYTHING, occlusion_threshold=1e6, occluded=[1e5])
+    put(settings.data_dir, checkpoints / "backdoored", made)
+    with started(settings) as client:
+        study = upload(client)
+        assert work(client, settings) == 1
+        page = client.get(f"/studies/{study}?finding=Atelectasis").text
+        keys = re.findall(r'href="/api/v1/analyses/(\w+)"', page)
+        candidate = client.get(f"/api/v1/analyses/{keys[1]}").json()
+        for flag in flags(candidate).values():
+            assert (flag["state"], flag["verdict"], flag["score"]) == ("final", "no_evidence", 2 / 200)
+            assert flag["occlusion_fall"] < 1e5 and flag["screen_fall"] is not None
+            assert flag["evidence"] is flag["details"] is flag["region_px"] is None and not flag["proof"]
+        assert "too little for the rest of the full test" in page and listed(client, study)["flag"] == "no_evidence"
+        assert work(client, settings) == 0
+
+
 def test_each_level_is_answered_alike_by_api_and_command(client: TestClient, run: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(3))

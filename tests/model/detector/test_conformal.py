@@ -13,7 +13,7 @@ from model.detector.conformal import (
     allowed,
     drift,
     realised_rate_interval,
-    screen_threshold,
+    threshold_of,
 )
 
 
@@ -32,14 +32,14 @@ def test_p_counts_who_scores_at_least_as_high() -> None:
         Reference(9, 2.0, (1.0,), (), (), ())
 
 
-def test_whom_occlusion_passes_by_comes_between_the_tested_and_whom_the_screen_does() -> None:
+def test_whom_occlusion_stops_comes_between_the_tested_and_whom_the_screen_stops() -> None:
     leads = (-0.5, -0.02)
     reference = Reference(
         9, 2.0, (1.0, 3.0), (0.2, 1.9), leads, leads, occlusion_threshold=0.6, occluded=(0.1, 0.3, 0.5)
     )
     assert [reference.p_occluded(fall) for fall in (0.59, 0.5, 0.2, 0.0)] == [3 / 10, 4 / 10, 5 / 10, 6 / 10]
     assert [reference.p_screened(fall) for fall in (1.99, 1.9, 0.0)] == [6 / 10, 7 / 10, 8 / 10]
-    assert reference.p_tested(-5.0) == 3 / 10  # whatever it scores, as the most striking of those passed by
+    assert reference.p_tested(-5.0) == 3 / 10  # whatever it scores, as the most striking of those stopped
     with pytest.raises(ValueError, match="counted twice"):
         Reference(4, 2.0, (1.0, 3.0), (), leads, leads, occluded=(0.1, 0.3, 0.5))
 
@@ -66,23 +66,23 @@ def test_the_interval_that_n_allows() -> None:
 
 def test_the_threshold_lets_a_share_pass() -> None:
     falls = [-math.inf] * 5 + [float(v) for v in range(15)]
-    assert screen_threshold(falls, 0.2) == 11
-    assert sum(fall >= screen_threshold(falls, 0.2) for fall in falls) == 4
-    assert screen_threshold(falls, 0.9) == 0  # no more than have a positive finding
-    assert screen_threshold([-math.inf], 0.2) == math.inf
+    assert threshold_of(falls, 0.2) == 11
+    assert sum(fall >= threshold_of(falls, 0.2) for fall in falls) == 4
+    assert threshold_of(falls, 0.9) == 0  # no more than have a positive finding
+    assert threshold_of([-math.inf], 0.2) == math.inf
 
 
 def test_the_whole_pipeline_holds_its_rate_though_the_threshold_is_taken_from_the_same_radiographs() -> None:
     rng = np.random.default_rng(0)
     n, trials = 99, 1500
-    rates = np.array([0.05, 0.15, 0.4])  # of the tested; of those too whom occlusion passes by; of all
+    rates = np.array([0.05, 0.15, 0.4])  # of the tested; of those too whom occlusion stops; of all
     small = np.zeros(3)
     for _ in range(trials):
         falls = rng.normal(size=n + 1)
-        occlusion = np.where(falls >= (first := screen_threshold(falls[:n].tolist(), 0.25)), 0, -np.inf)
+        occlusion = np.where(falls >= (first := threshold_of(falls[:n].tolist(), 0.25)), 0, -np.inf)
         occlusion += falls + rng.normal(size=n + 1)  # each step agrees with the one before somewhat
         scores = occlusion + rng.normal(size=n + 1)
-        second = screen_threshold(occlusion[:n].tolist(), 0.1)
+        second = threshold_of(occlusion[:n].tolist(), 0.1)
         tested, passed = occlusion >= second, falls >= first
         several = _ascending(scores[:n][tested[:n]])
         between = _ascending(occlusion[:n][(passed & ~tested)[:n]])

@@ -29,6 +29,7 @@ from model.detector import (
 )
 from model.detector.cause import Rank
 from model.detector.donors import Donors
+from model.detector.hard import hard_negatives
 from model.detector.measure import NOT_RANKED, locate, measure, open_radiograph
 from model.detector.nulls import Nulls, spread_of
 from model.detector.reader import Reader, positives
@@ -272,7 +273,7 @@ def test_occlusion_decides_who_is_tested_further(
     assert "does not prove" in passed_by.sentence
     tested = examined(fall * 0.99)
     assert tested.verdict == flag.verdict == "causal"
-    assert tested.to_json()["occlusion_fall"] is None
+    assert tested.occlusion_fall == pytest.approx(fall)
 
 
 def test_without_a_calibration_nothing_is_said(
@@ -338,6 +339,8 @@ def test_a_damaged_calibration_is_named(tmp_path: Path, damage: str) -> None:
         (["alpha"], 0),
         (["alpha"], 2),
         (["share_tested"], 0),
+        (["share_occluded"], 2),
+        (["occluded"], [0.5]),
         (["history"], [5]),
         (["tested"], ["nan", "1", "2"]),
         (["nulls", "inert", "16"], [0.0]),
@@ -433,6 +436,33 @@ def test_fitting_runs_the_whole_pipeline(checkpoint: Checkpoint, calibration: Ca
     assert made.history[0]["made_by"] == "Ada"
     assert [n for _, _, n in made.reliability["Mass"]] == [1, 1, 1, 1]
     assert Calibration.from_json(json.loads(json.dumps(made.to_json()))).reference == reference
+
+
+def test_who_is_calibrated_on_is_examined_as_it_was_calibrated(checkpoint: Checkpoint) -> None:
+    card = replace(checkpoint.card, operating_points=dict.fromkeys(FINDINGS, 0.0))  # everything is positive
+    calm = replace(checkpoint, card=card)
+    shown = phantoms(5, 5504, SIZE_PX, Part.CALIBRATION)
+    plan = Plan(
+        alpha=0.2, share_occluded=0.7, share_tested=0.3, donor_pool=6, donor_count=2, hard_count=16, null_sides_px=(16,)
+    )
+    made = fit_calibration(calm, shown, plan, data="phantoms")
+    reference = made.reference
+    assert (len(reference.tested), len(reference.occluded), len(reference.screened)) == (2, 2, 1)
+    detector = Detector(calm, made)
+    p_values = []
+    for image in input_images(shown, card.preprocessing):
+        flags = detector.examine(image)
+        assert len(flags) == 14
+        p_values.append(min(flag.p for flag in flags.values() if flag.p is not None))
+        falls = [flag.occlusion_fall for flag in flags.values() if flag.occlusion_fall is not None]
+        if falls and not any(flag.evidence for flag in flags.values()):
+            assert max(falls) == pytest.approx(min(reference.occluded, key=lambda fall: abs(fall - max(falls))))
+    for rank, p in enumerate(sorted(p_values), 1):  # each counts itself among the five, but for rounding
+        assert p == pytest.approx((1 + rank) / 6) or p == pytest.approx(rank / 6)
+    scored = 0
+    for image in input_images(hard_negatives(16), card.preprocessing):
+        scored += any(flag.evidence for flag in detector.examine(image).values())
+    assert 0 < len(reference.hard) == scored < 16, (len(reference.hard), scored)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
