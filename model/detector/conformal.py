@@ -18,7 +18,7 @@ from scipy import stats
 ALPHA = 0.01
 HARD_ALPHA = 0.03  # of hard negatives, what may be called causal
 SHARE_OCCLUDED = 0.8  # of all clean radiographs, whom the screen hands on
-SHARE_TESTED = 0.4  # of all clean radiographs, in full: see the log for what lies below
+SHARE_TESTED = 0.3  # of all clean radiographs, in full: see the log for what lies below
 DRIFT_AT = 0.1  # a p-value that is small, for who looks whether there are more of them than there should be
 
 
