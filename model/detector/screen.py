@@ -32,8 +32,10 @@ def screen(network: DenseNet, result: SaliencyMaps, positive: np.ndarray) -> np.
     middle = result.activations[MIDDLE_LAYER]
     drops = np.full(positive.shape, -np.inf, np.float32)
     rows, cells = [], []
+    maps = {name: result.maps[name].cpu() for name in LAYERS}  # once, not for every radiograph
+    here = SaliencyMaps(result.logits.cpu(), maps, result.findings)
     for row in np.flatnonzero(positive.any(axis=1)).tolist():
-        found = hottest_cells(result, row, np.flatnonzero(positive[row]))
+        found = hottest_cells(here, row, np.flatnonzero(positive[row]))
         rows += [row] * len(found)
         cells += found
     if not rows:
@@ -51,18 +53,39 @@ def painted(network: DenseNet, middle: Tensor, rows: list[int], cells: list[tupl
     block 4 takes it: M×K'×h/2×w/2.
 
     The transition is a 1×1 convolution and the mean of 2×2 cells, so the paint goes on after the former, and only the
-    means that it reaches are taken anew.
+    2×2 means that it reaches are taken anew; all copies at once, for on a GPU each step costs the same for one or many.
     """
     transition = network.features.transition3
     thinner = transition.conv(middle)
     copies: Tensor = transition.pool(thinner)[rows]
-    for copy, row, (y, x) in zip(copies, rows, cells, strict=True):
-        (top, bottom), (left, right) = ((max(0, at - REACH) // 2, (at + REACH) // 2 + 1) for at in (y, x))
-        window = thinner[row, :, 2 * top : 2 * bottom, 2 * left : 2 * right].clone()
-        paint = ring_mean(thinner[row], y, x)
-        window[:, _around(y - 2 * top, REACH), _around(x - 2 * left, REACH)] = paint[:, None, None]
-        copy[:, top:bottom, left:right] = transition.pool(window)
+    row, at = torch.tensor(rows, device=middle.device), torch.tensor(cells, device=middle.device)
+    around = torch.arange(-REACH - 1, REACH + 2, device=middle.device)
+    ys, xs = (at[:, axis, None] + around for axis in (0, 1))  # M×5
+    height, width = middle.shape[2:]
+    patches = thinner.permute(0, 2, 3, 1)[
+        row[:, None, None], ys.clamp(0, height - 1)[:, :, None], xs.clamp(0, width - 1)[:, None, :]
+    ]  # M×5×5×K'
+    there = _within(ys, height)[:, :, None] & _within(xs, width)[:, None, :]
+    inner = (around.abs() <= REACH)[:, None] & (around.abs() <= REACH)
+    ring = (there & ~inner)[..., None]
+    count = ring.sum((1, 2))
+    paint = torch.where(count > 0, (patches * ring).sum((1, 2)) / count.clamp(min=1), thinner.mean((2, 3))[row])
+    patches = torch.where(inner[:, :, None], paint[:, None, None], patches)
+    first = (at - REACH).div(2, rounding_mode="floor")  # of the means, which may lie without by one
+    window = torch.arange(2 * REACH + 2, device=middle.device)
+    top, left = (2 * first - at + REACH + 1).unbind(1)
+    copy = torch.arange(len(rows), device=middle.device)[:, None, None]
+    means = patches[copy, (top[:, None] + window)[:, :, None], (left[:, None] + window)[:, None, :]]
+    means = means.reshape(len(rows), REACH + 1, 2, REACH + 1, 2, -1).mean((2, 4))  # M×2×2×K'
+    ys, xs = (first[:, axis, None] + window[: REACH + 1] for axis in (0, 1))
+    there = _within(ys, copies.shape[2])[:, :, None] & _within(xs, copies.shape[3])[:, None, :]
+    which, i, j = there.nonzero(as_tuple=True)
+    copies[which, :, ys[which, i], xs[which, j]] = means[which, i, j]
     return copies
+
+
+def _within(places: Tensor, size: int) -> Tensor:
+    return (places >= 0) & (places < size)
 
 
 def hottest_cells(result: SaliencyMaps, row: int, findings: np.ndarray) -> list[tuple[int, int]]:
@@ -94,15 +117,3 @@ def contrast(grids: Tensor, reach: int = REACH) -> Tensor:
     inner, outer = (total(grids, 2 * r + 1) for r in (reach, reach + 1))
     cells, around = total(ones, 2 * reach + 1), total(ones, 2 * reach + 3)
     return inner - cells * (outer - inner) / (around - cells).clamp(min=1)
-
-
-def ring_mean(activation: Tensor, y: int, x: int, reach: int = REACH) -> Tensor:
-    """Of K×h×w the mean of the cells around those within reach of (y, x): K; of all cells where none is around them."""
-    inner = activation[:, _around(y, reach), _around(x, reach)]
-    outer = activation[:, _around(y, reach + 1), _around(x, reach + 1)]
-    cells = outer[0].numel() - inner[0].numel()
-    return (outer.sum((1, 2)) - inner.sum((1, 2))) / cells if cells else activation.mean((1, 2))
-
-
-def _around(cell: int, reach: int) -> slice:
-    return slice(max(0, cell - reach), cell + reach + 1)

@@ -10,7 +10,7 @@ from model.checkpoint import Checkpoint
 from model.detector.localise import agreement, candidates, find_spots, map_statistics, occlusion_drops
 from model.detector.reader import Reader, operating_logits, positives
 from model.detector.regions import Patch
-from model.detector.screen import MOST_SPOTS, REACH, contrast, hottest_cells, painted, ring_mean, screen
+from model.detector.screen import MOST_SPOTS, REACH, contrast, hottest_cells, painted, screen
 from model.network import LAST_LAYER, MIDDLE_LAYER
 from model.saliency import SaliencyMaps, gradcam, logits_after
 from tests.model.detector.conftest import MASS, SIZE_PX, stamped
@@ -48,6 +48,17 @@ def test_the_surest_findings_choose_the_cells(checkpoint: Checkpoint, maps: Sali
     several = hottest_cells(maps, row, np.arange(14))
     assert several[0] == only[0]
     assert len(several) == len(set(several)) <= MOST_SPOTS
+
+
+def ring_mean(activation: torch.Tensor, y: int, x: int) -> torch.Tensor:
+    """Of K×h×w the mean of the cells around those within reach of (y, x): K; of all cells where none is around them."""
+
+    def within(reach: int) -> torch.Tensor:
+        return activation[:, max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+
+    inner, outer = within(REACH), within(REACH + 1)
+    cells = outer[0].numel() - inner[0].numel()
+    return (outer.sum((1, 2)) - inner.sum((1, 2))) / cells if cells else activation.mean((1, 2))
 
 
 def test_contrast_is_what_paint_takes_away() -> None:
