@@ -194,6 +194,7 @@ def _record(
     asked = [name for name, flag in flags.items() if flag.state == "screened"]
     if asked:
         flags = flags | detector.examine(case.image, asked)
+        flags = {name: flag for name, flag in flags.items() if flag.state != "screened"}  # positive in a batch alone
     strongest = max(flags.values(), key=_order, default=None)
     scores = {"detector": _score(strongest)} if strongest else {}
     scores |= {name: method(case) for name, method in methods.items()}
@@ -202,8 +203,8 @@ def _record(
         "row": row,
         "patient": int(radiographs.patients[row]),
         "labels": [FINDINGS[column] for column in np.flatnonzero(radiographs.labels[row]).tolist()],
-        "positive": [FINDINGS[column] for column in case.positive],
-        "probability": probability(case) if case.positive else 0.0,
+        "positive": list(flags),
+        "probability": probability(case) if flags else 0.0,
         "logits": _rounded(case.maps.logits[0]),
         "logits_erased": _erased(detector, case, flags),
         "p": strongest.p if strongest else 1.0,

@@ -291,6 +291,21 @@ def test_a_judgement_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert rows["clean"] == {0, 3} | asked
 
 
+def test_what_is_positive_in_a_batch_alone_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = dict.fromkeys(FINDINGS, 0.99) | {"Nodule": 0.11, "Mass": 0.2}
+    mine = Checkpoint(Card("planted", "Planted", Preprocessing(64), points), planted(), torch.device("cpu"))
+    plan = Plan(alpha=0.3, donor_pool=6, donor_count=2, null_sides_px=(16,))
+    made = fit_calibration(mine, phantoms(6, 5505, 64, Part.CALIBRATION), plan, data="phantoms")
+    passes = replace(made.reference, threshold=-1e9)
+    detector = Detector(mine, replace(made, reference=passes))
+    material = Material(phantoms(4, 5506, 64, Part.TEST), phantoms(4, 5507, 64, Part.TRAINING), tmp_path / "cache")
+    usual = judge(detector, material, Sample(beside=1), tmp_path / "usual.jsonl")
+    assert any(record["positive"] for record in usual)
+    monkeypatch.setattr(Detector, "examine", lambda self, image, asked: {})
+    alone = judge(detector, material, Sample(beside=1), tmp_path / "alone.jsonl")
+    assert {(r["verdict"], r["p"], r["finding"], len(r["positive"])) for r in alone} == {("no_evidence", 1.0, None, 0)}
+
+
 def test_recipes_are_what_the_benchmark_promises() -> None:
     recipes = read_recipes()
     assert len({recipe.name for recipe in recipes}) == len(recipes)
