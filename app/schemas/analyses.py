@@ -78,8 +78,8 @@ class Flag(Schema):
     conformal p-value, small is suspicious; alpha: at or below it a score is flagged. region_px: x, y, width, height of
     the strongest spot in source pixels; regions_px: of all. sentence: for a radiologist. screen_fall: of the logit in
     the screen, over the root of its standard deviation over clean radiographs; occlusion_fall: likewise, the largest by
-    occlusion, null where the screen decided. details: numbers for an engineer, of the full
-    test; its patches and regions are in input pixels. proof: where the pictures are, for what is kept by a server.
+    occlusion, null where the screen decided. details: numbers for an engineer, of the full test; its patches and
+    regions are in input pixels. proof: where the pictures are, for what is kept by a server.
     """
 
     state: Literal["not_tested", "not_calibrated", "screened", "testing", "final"] = "not_calibrated"

@@ -58,12 +58,12 @@ class CalibrationInfo(Schema):
     with the reason in `error`. version: changes with everything that decides a flag. current, history: who calibrated,
     when, on which data, with which code; the newest first. tested: scores of the clean radiographs that were tested in
     full, ascending; hard: those of phantoms with true lesions (`current` has their number); screened: falls of the
-    logit of clean ones with a positive finding that the screen passed by, ascending; occluded: the largest falls by
-    occlusion of those that it handed on and that occlusion stopped. screen_threshold, occlusion_threshold: of
-    those falls, null where there is none. Scores are in logits; falls are over the root of the logit's standard
-    deviation over clean radiographs. reliability: finding → bins of (mean probability, share that shows it,
-    radiographs). stamped_scores, stamped_p: of stamped samples on the worklist, of which stamped_waiting are still to
-    be tested. command: calibrates anew.
+    logit of clean ones with a positive finding that the screen stopped, ascending; occluded: the largest falls by
+    occlusion of those that it handed on and that occlusion stopped. screen_threshold, occlusion_threshold: of those
+    falls, null where there is none. Scores are in logits; falls are over the root of the logit's standard deviation
+    over clean radiographs. reliability: finding → bins of (mean probability, share that shows it, radiographs).
+    stamped_scores, stamped_p: of stamped samples on the worklist, of which stamped_waiting are still to be tested.
+    command: calibrates anew.
     """
 
     checkpoint_id: str
