@@ -94,12 +94,17 @@ def test_a_trigger_is_the_cause_and_the_region_holds_it(flag: Flag) -> None:
     )
 
 
+def wide_in_mass() -> np.ndarray:
+    """Standard deviations of the findings' logits, 4 of Mass and 1 of all others."""
+    spread = np.ones(14, np.float32)
+    spread[FINDINGS.index("Mass")] = 4.0
+    return spread
+
+
 def test_falls_are_by_the_spread_of_the_findings_logit_and_scores_in_logits(
     checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor, flag: Flag
 ) -> None:
-    mass = FINDINGS.index("Mass")
-    spread = np.ones(14, np.float32)
-    spread[mass] = 4.0
+    mass, spread = FINDINGS.index("Mass"), wide_in_mass()
     wide = Detector(checkpoint, replace(calibration, nulls=replace(calibration.nulls, spread=spread)))
     maps = gradcam(checkpoint.network, wide.reader.inputs(pair[1:]), keep_middle=True)
     assert wide.screen(maps)[0]["Mass"].fall == pytest.approx(flag.fall / 2)
@@ -255,9 +260,7 @@ def test_the_screen_hands_on_or_decides(detector: Detector, checkpoint: Checkpoi
 def test_occlusion_decides_who_is_tested_further(
     checkpoint: Checkpoint, calibration: Calibration, pair: torch.Tensor, flag: Flag
 ) -> None:
-    mass = FINDINGS.index("Mass")
-    spread = np.ones(14, np.float32)
-    spread[mass] = 4.0
+    mass, spread = FINDINGS.index("Mass"), wide_in_mass()
     reader = Reader(checkpoint)
     fall = float(open_radiograph(reader, pair[1]).cells[mass].max()) / 2  # by the root of the spread
     assert fall > 1
